@@ -51,16 +51,13 @@ def per_digit(digits: np.ndarray, count: int, rng: np.random.Generator) -> np.nd
 def write(folder: Path, pictures: Iterable[Picture]) -> None:
     """Write the pictures, and only when all are there give the folder its name."""
     if folder.exists():
-        print(f"{folder}: here already")
         return
     part = folder.with_name(folder.name + ".part")
-    count = 0
-    for count, (name, pixels) in enumerate(pictures, 1):
+    for name, pixels in pictures:
         file = part / name
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).resize(SIZE, Image.Resampling.BICUBIC).convert("RGB").save(file)
     part.rename(folder)
-    print(f"{folder}: {count:,} photos")
 
 
 def by_digit(pixels: np.ndarray, digits: np.ndarray, rows: np.ndarray) -> Iterable[Picture]:
@@ -71,16 +68,20 @@ def by_digit(pixels: np.ndarray, digits: np.ndarray, rows: np.ndarray) -> Iterab
 
 
 def main(root: Path) -> None:
-    """Write all three folders below `root`."""
-    rng = np.random.default_rng(SEED)
-    pixels, digits = mnist()
-    write(root / "studio", by_digit(pixels, digits, per_digit(digits, SOURCE_PER_DIGIT, rng)))
+    """Write those of the three folders below `root` that are not there yet, and count their photos."""
+    folders = [root / name for name in ("studio", "phone", "held-out")]
+    if not all(folder.exists() for folder in folders):
+        rng = np.random.default_rng(SEED)
+        pixels, digits = mnist()
+        write(root / "studio", by_digit(pixels, digits, per_digit(digits, SOURCE_PER_DIGIT, rng)))
 
-    pixels, digits = optdigits()
-    queries = per_digit(digits, QUERIES_PER_DIGIT, rng)
-    unlabeled = rng.permutation(np.setdiff1d(np.arange(len(digits)), queries))
-    write(root / "phone", ((f"IMG_{number:04d}.png", pixels[row]) for number, row in enumerate(unlabeled)))
-    write(root / "held-out", by_digit(pixels, digits, queries))
+        pixels, digits = optdigits()
+        queries = per_digit(digits, QUERIES_PER_DIGIT, rng)
+        unlabeled = rng.permutation(np.setdiff1d(np.arange(len(digits)), queries))
+        write(root / "phone", ((f"IMG_{number:04d}.png", pixels[row]) for number, row in enumerate(unlabeled)))
+        write(root / "held-out", by_digit(pixels, digits, queries))
+    for folder in folders:
+        print(f"{folder}: {sum(1 for _ in folder.rglob('*.png')):,} photos")
 
 
 if __name__ == "__main__":
