@@ -1,0 +1,115 @@
+"""A generation: a hasher and its gallery in one folder, and the small JSON files that say what a folder is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hashcli.durable import replace_file
+from hashcli.errors import DamagedError, NewerFormatError
+
+if TYPE_CHECKING:
+    from hashcli.gallery import Gallery
+    from hashcli.hasher import Hasher
+
+FORMAT, VERSION = "hashcli-generation", 1
+State = Literal["complete", "staged"]
+
+
+@dataclass(frozen=True)
+class Building:
+    """A generation that is being built; nobody reads it yet."""
+
+    name: str
+    folder: Path
+
+    @property
+    def hasher_folder(self) -> Path:
+        return self.folder / "hasher"
+
+    @property
+    def gallery_folder(self) -> Path:
+        return self.folder / "gallery"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A hasher and its gallery, on disk under `folder`.
+
+    parent   the generation that was current before this one, if any
+    created  when it was published, ISO 8601 in UTC
+    """
+
+    name: str
+    folder: Path
+    state: State
+    parent: str | None
+    created: str
+
+    @cached_property
+    def hasher(self) -> Hasher:
+        """The hasher, opened at the first use. Raises DamagedError."""
+        from hashcli.hasher import Hasher
+
+        return Hasher.open(self.folder / "hasher")
+
+    def gallery(self, write: bool = False) -> Gallery:
+        """Open the gallery; the caller closes it. Raises DamagedError, also when it belongs to another hasher."""
+        from hashcli.gallery import Gallery
+
+        gallery = Gallery.open(self.folder / "gallery", write=write)
+        if gallery.hasher_digest != self.hasher.digest:
+            gallery.close()
+            raise DamagedError(
+                f"the gallery in {self.folder} was made by another hasher", "`hashcli library rollback` goes back"
+            )
+        return gallery
+
+
+def read_generation(folder: Path) -> Generation:
+    """The generation in `folder`. Raises FileNotFoundError, DamagedError, NewerFormatError."""
+    path = folder / "generation.json"
+    record = read_json(path)
+    check_version(record, path, VERSION)
+    if record.get("format") != FORMAT or record.get("state") not in ("complete", "staged"):
+        raise DamagedError(f"{path} is not what hashcli wrote", "`hashcli library rollback` goes back")
+    return Generation(folder.name, folder, record["state"], record.get("parent"), str(record.get("created", "")))
+
+
+def write_generation(folder: Path, state: State, parent: str | None) -> None:
+    """Write the generation's own file, now as its time of making."""
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {"format": FORMAT, "version": VERSION, "state": state, "parent": parent, "created": created}
+    write_json(folder / "generation.json", record)
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Put the record in place of `path`, atomically and durably."""
+    replace_file(path, (json.dumps(record, indent=2) + "\n").encode("ascii"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote. Raises OSError, and DamagedError for anything but a JSON object."""
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise DamagedError(f"{path} is not what hashcli wrote", "`hashcli library verify` looks at every file")
+    return record
+
+
+def check_version(record: dict[str, Any], path: Path, newest: int) -> None:
+    """Refuse a record written in a format later than `newest`, or without a version."""
+    version = record.get("version")
+    if not isinstance(version, int) or version < 1:
+        raise DamagedError(f"{path} has no readable version", "`hashcli library verify` looks at every file")
+    if version > newest:
+        raise NewerFormatError(
+            f"{path} has format version {version}; this hashcli reads up to {newest}",
+            "upgrade it: pip install --upgrade hashcli",
+        )

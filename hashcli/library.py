@@ -1,0 +1,326 @@
+"""A library on disk: one folder with generations (a hasher and its gallery each), caches, and one writer at a time.
+
+LIBRARY/library.json says what the folder is. LIBRARY/current names the generation in use and is replaced
+atomically, so that a reader finds the old one or the new one, whole. A generation is built in a folder
+`generations/.new-NAME` and renamed when everything in it is on the disk; what a killed writer left is removed
+by the next. Readers take no lock: they keep the generation they opened, even when it is pruned meanwhile,
+because open files and maps survive their names.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hashcli.durable import replace_file, sync, sync_tree
+from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError, NoLibraryError
+from hashcli.generation import (
+    Building,
+    Generation,
+    State,
+    check_version,
+    read_generation,
+    read_json,
+    write_generation,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from hashcli.backbones import Spec
+    from hashcli.features import FeatureCache
+    from hashcli.identity import IdentityCache
+    from hashcli.inventory import LibraryInfo
+
+FORMAT, VERSION = "hashcli-library", 1
+MAKE_ONE = "`hashcli adapt --src DIR --tgt DIR` or `hashcli train DIR` makes one; --library DIR names another place"
+_NAME = re.compile(r"g\d{6,}")
+
+
+def default_location() -> Path:
+    """The library used when --library is not given: HASHCLI_LIBRARY, else a folder in the user's data directory."""
+    chosen = os.environ.get("HASHCLI_LIBRARY")
+    if chosen:
+        return Path(chosen).expanduser()
+    import platformdirs
+
+    return platformdirs.user_data_path("hashcli") / "library"
+
+
+class Library:
+    """An opened library. Make one with `Library.open` or `Library.create`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._generations = folder / "generations"
+        self._writing = False
+
+    @classmethod
+    def open(cls, folder: Path) -> Library:
+        """The library in `folder`; nothing is written.
+
+        Raises NoLibraryError where there is none, NewerFormatError, DamagedError.
+        """
+        try:
+            record = read_json(folder / "library.json")
+        except (FileNotFoundError, NotADirectoryError):
+            if (folder / "current").exists() and (folder / "generations").is_dir():
+                raise DamagedError(f"{folder} has lost its library.json", "`hashcli library repair`") from None
+            what = f"{folder} is not a library" if folder.exists() else f"there is no library at {folder}"
+            raise NoLibraryError(what, MAKE_ONE) from None
+        except OSError as error:
+            raise LibraryError(f"the library at {folder} cannot be read: {error.strerror}") from error
+        if record.get("format") != FORMAT:
+            raise NoLibraryError(f"{folder} is not a library: its library.json belongs to something else", MAKE_ONE)
+        check_version(record, folder / "library.json", VERSION)
+        return cls(folder)
+
+    @classmethod
+    def create(cls, folder: Path) -> Library:
+        """The library in `folder`, made if there is none. A folder with other things in it is not touched.
+
+        Raises what `open` raises, and LibraryError where it cannot be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            names = set(os.listdir(folder))
+            if "library.json" in names or {"current", "generations"} <= names:
+                return cls.open(folder)
+            if names - {".new-library.json"}:  # what a creator leaves that was killed at the wrong moment
+                raise LibraryError(
+                    f"{folder} is a folder with other things in it, not a library",
+                    "--library DIR: name a folder that is empty or does not exist yet",
+                )
+            write_json(folder / "library.json", {"format": FORMAT, "version": VERSION})
+        except OSError as error:
+            raise _explained(error, folder, f"no library can be made at {folder}") from error
+        return cls(folder)
+
+    # ---- reading
+
+    def current(self) -> Generation | None:
+        """The generation in use; None before the first. Raises DamagedError."""
+        name = self._current_name()
+        if name is None:
+            return None
+        try:
+            return read_generation(self._generations / name)
+        except FileNotFoundError:
+            pass  # a writer may have published and pruned between the two reads: look once more
+        name = self._current_name()
+        try:
+            return None if name is None else read_generation(self._generations / name)
+        except FileNotFoundError:
+            raise DamagedError(
+                f"the current generation {name} of {self.folder} is gone", "`hashcli library rollback` goes back"
+            ) from None
+
+    def require(self) -> Generation:
+        """The generation in use. Raises NoLibraryError when there is none yet."""
+        current = self.current()
+        if current is None:
+            staged = self.staged()
+            hint = "`hashcli index` completes the hasher that --no-index left" if staged else MAKE_ONE
+            raise NoLibraryError(f"the library at {self.folder} has no hasher in use yet", hint)
+        return current
+
+    def staged(self) -> Generation | None:
+        """The generation whose gallery `index` has still to complete, if there is one."""
+        current = self._current_name()
+        found = [g for g in self.generations() if g.state == "staged" and g.name != current]
+        return found[-1] if found else None
+
+    def generations(self) -> list[Generation]:
+        """All whole generations, oldest first."""
+        found = []
+        for name in self._names():
+            try:
+                found.append(read_generation(self._generations / name))
+            except FileNotFoundError:  # being pruned
+                continue
+        return found
+
+    def features(self, spec: Spec) -> FeatureCache:
+        """The feature cache of a backbone and its preprocessing."""
+        from hashcli.features import FeatureCache
+
+        return FeatureCache(self.folder / "features" / spec.key, spec.dim)
+
+    def identity(self) -> IdentityCache:
+        """The cache that knows photos' digests by path and stat."""
+        from hashcli.identity import IdentityCache
+
+        return IdentityCache(self.folder / "identity")
+
+    def warning(self) -> str | None:
+        """What the user should know before anything is written here; None when all is well."""
+        from hashcli.gallery import is_network_folder
+
+        if is_network_folder(self.folder):
+            return f"{self.folder} is on a network file system: write to this library from one machine at a time"
+        return None
+
+    def info(self) -> LibraryInfo:
+        """Counts, sizes, roots and hashers, for `hashcli library info`."""
+        from hashcli.inventory import take
+
+        return take(self)
+
+    # ---- writing: everything below is called inside `writing()`
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the library's one writer; removes what killed writers left.
+
+        Raises LockedError that names the other writer, LibraryError where the folder is read-only, and turns
+        a full disk met inside into MachineError.
+        """
+        try:
+            lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise _explained(error, self.folder, f"the library at {self.folder} cannot be written") from error
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _locked(lock, self.folder) from None
+            os.ftruncate(lock, 0)
+            command = shlex.join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:]])
+            os.pwrite(lock, os.fsencode(f"{os.getpid()} {command}\n"), 0)
+            self._writing = True
+            for stale in self._generations.glob(".new-*"):
+                shutil.rmtree(stale)
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            raise _explained(error, self.folder, f"the library at {self.folder} cannot be written") from error
+        finally:
+            self._writing = False
+            os.close(lock)
+
+    @contextmanager
+    def new_generation(self) -> Iterator[Building]:
+        """A folder to build the next generation in; it is removed on leaving unless it was published."""
+        self._check_writing()
+        taken = [int(name[1:]) for name in self._names()]
+        name = f"g{max(taken, default=0) + 1:06d}"
+        building = Building(name, self._generations / f".new-{name}")
+        building.folder.mkdir(parents=True)
+        try:
+            yield building
+        finally:
+            shutil.rmtree(building.folder, ignore_errors=True)  # no longer there when it was published
+
+    def publish(self, building: Building, state: State = "complete") -> Generation:
+        """Put a whole generation in its place: complete ones become current, one staged one waits beside it.
+
+        Of the others the previous current one is kept for `rollback`, and the staged one.
+        """
+        self._check_writing()
+        parent = self._current_name()
+        write_generation(building.folder, state, parent)
+        sync_tree(building.folder)
+        os.rename(building.folder, self._generations / building.name)
+        sync(self._generations)
+        sync(self.folder)
+        staged = self.staged()
+        if state == "complete":
+            self._set_current(building.name)
+            self._prune(building.name, parent, staged.name if staged else None)
+        else:
+            self._prune(building.name, parent, *(g.name for g in self.generations() if g.state == "complete"))
+        return read_generation(self._generations / building.name)
+
+    def complete(self, staged: Generation) -> Generation:
+        """The staged generation's gallery is whole: make it current."""
+        self._check_writing()
+        parent = self._current_name()
+        sync_tree(staged.folder)
+        # `current` first: killed in between, the generation is in use and merely still called staged
+        self._set_current(staged.name)
+        write_generation(staged.folder, "complete", parent)
+        self._prune(staged.name, parent)
+        return read_generation(staged.folder)
+
+    def rollback(self) -> Generation:
+        """Make the previous generation current again; a second rollback undoes the first.
+
+        Raises LibraryError when there is none to go back to.
+        """
+        self._check_writing()
+        name = self._current_name()
+        complete = {g.name: g for g in self.generations() if g.state == "complete"}
+        parent = complete[name].parent if name in complete else None
+        others = sorted(complete.keys() - {name})
+        if not others:
+            raise LibraryError(f"the library at {self.folder} keeps no other generation to go back to")
+        target = complete[parent if parent in others else others[-1]]
+        self._set_current(target.name)
+        return target
+
+    def work(self, key: str) -> Path:
+        """The folder for checkpoints of the job `key`, made if need be; `drop_work` removes it when it is done."""
+        self._check_writing()
+        folder = self.folder / "work" / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def drop_work(self, key: str) -> None:
+        """Remove the checkpoints of a job that is done."""
+        self._check_writing()
+        shutil.rmtree(self.folder / "work" / key, ignore_errors=True)
+
+    # ---- files
+
+    def _check_writing(self) -> None:
+        if not self._writing:
+            raise RuntimeError("only inside `with library.writing():`")
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self._generations) if _NAME.fullmatch(name))
+        except FileNotFoundError:
+            return []
+
+    def _current_name(self) -> str | None:
+        try:
+            name = (self.folder / "current").read_text(encoding="ascii", errors="replace").strip()
+        except FileNotFoundError:
+            return None
+        if not _NAME.fullmatch(name):
+            raise DamagedError(f"{self.folder / 'current'} names no generation", "`hashcli library repair`")
+        return name
+
+    def _set_current(self, name: str) -> None:
+        replace_file(self.folder / "current", f"{name}\n".encode("ascii"))
+
+    def _prune(self, *keep: str | None) -> None:
+        for name in set(self._names()).difference(keep):
+            doomed = self._generations / f".new-{name}"  # a name that the next writer clears if this one is killed
+            os.rename(self._generations / name, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _locked(lock: int, folder: Path) -> LockedError:
+    from hashcli.photos import escape
+
+    pid, _, command = os.pread(lock, 4096, 0).strip().partition(b" ")
+    who = f"process {escape(pid)}: {escape(command)}" if pid else "another process"
+    return LockedError(f"the library at {folder} is being written by {who}", "wait until it is done; queries work")
+
+
+def _explained(error: OSError, folder: Path, what: str) -> LibraryError | MachineError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MachineError(f"no space left on the disk of {folder}", "`hashcli library clean` drops caches")
+    return LibraryError(
+        f"{what}: {error.strerror or error}", "check who owns the folder, or name another: --library DIR"
+    )
