@@ -1,0 +1,217 @@
+"""File contents -> pixels the backbone takes: one fixed rule, for every photo alike.
+
+Pillow is imported when the first photo is decoded: walking folders and showing results do without it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import io
+import struct
+import warnings
+import zlib
+from mmap import mmap
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image, ImageCms
+
+Fit = Literal["squash", "crop"]
+Data = bytes | mmap
+
+# Goes into the feature cache's key. Change it whenever the same file may give other pixels.
+DECODE_RULE = "pillow: draft 2x, orient, bicubic, white, srgb; 1"
+MAX_PIXELS = 250_000_000
+
+# JPEG includes MPO. No EPS (runs Ghostscript), no formats that only pass for images now and then.
+_COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM")
+_OTHER_FORMATS = ("WEBP", "TIFF", "AVIF", "JPEG2000", "ICO", "QOI", "DDS", "SGI", "PCX", "TGA")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_MAX_PROFILE = 8 << 20
+_PROFILE_SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab "}
+
+# What Pillow's parsers were seen to raise on damaged files, beside its own errors.
+_PARSER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+class PhotoError(Exception):
+    """One photo cannot be used; `reason` says why. It is counted and reported, and never ends a run."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode(data: Data, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The photo as sRGB pixels (size, size, 3) uint8, upright. Raises PhotoError.
+
+    JPEGs are scaled down in the DCT domain as far as both sides stay at least 2 * size. The Exif orientation is
+    applied, then `fit`: "squash" resizes to the square, "crop" takes the central square; both bicubic with
+    antialiasing. Transparency is laid on white, an embedded color profile converted to sRGB. Of animations and
+    multi-page files the first picture is taken.
+    """
+    import numpy as np
+
+    return np.asarray(decode_image(data, size, fit, max_pixels))
+
+
+def decode_image(data: Data, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """As `decode`, as a Pillow image of mode RGB and without numpy for common photos."""
+    from PIL import Image
+
+    if fit not in ("squash", "crop"):
+        raise ValueError(f"fit is squash or crop, got {fit!r}")
+    Image.MAX_IMAGE_PIXELS = None  # the cap below is ours, and not a warning
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = _open(data)
+            width, height = image.size
+            if width * height > max_pixels:
+                raise PhotoError(f"has {width} x {height} pixels, more than {max_pixels / 1e6:g} million")
+            if width * height == 0:
+                raise PhotoError("has no pixels")
+            image.draft(None, (2 * size, 2 * size))
+            image.load()
+            profile = image.info.get("icc_profile")
+            image = _plain_mode(_upright(image))
+            image = image.resize((size, size), Image.Resampling.BICUBIC, box=_box(image.size, fit))
+            return _to_srgb(_on_white(image), profile)
+        except MemoryError:
+            raise PhotoError("needs too much memory to decode") from None
+        except _PARSER_ERRORS as error:
+            raise PhotoError(f"cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _open(data: Data) -> Image.Image:
+    from PIL import Image, UnidentifiedImageError
+
+    if not data:
+        raise PhotoError("is empty")
+    for formats in (_COMMON_FORMATS, _OTHER_FORMATS):  # the others cost the import of all Pillow's plugins
+        stream = io.BytesIO(data) if isinstance(data, bytes) else data
+        stream.seek(0)
+        try:
+            return Image.open(stream, formats=formats)  # type: ignore[arg-type]  # an mmap reads and seeks
+        except UnidentifiedImageError:
+            continue
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return _open_heif(data)
+    raise PhotoError("is not an image, or damaged in its first bytes")
+
+
+def _open_heif(data: Data) -> Image.Image:
+    from PIL import Image
+
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        raise PhotoError("is HEIC: needs pillow-heif") from None
+    return Image.open(io.BytesIO(data), formats=("HEIF",))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    turn = Image.Transpose
+    turns = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
+    try:
+        # read after load(): the TIFF and HEIF plugins turn the picture themselves then, and drop the tag
+        orientation = image.getexif().get(0x0112)
+    except _PARSER_ERRORS:  # corrupt Exif beside sound pixels
+        return image
+    if not isinstance(orientation, int) or orientation not in turns:
+        return image
+    return image.transpose(turns[orientation])
+
+
+def _plain_mode(image: Image.Image) -> Image.Image:
+    """One of L, RGB, RGBA, CMYK, LAB: modes that can be resized and color-managed."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _to_8_bits(image)
+    if image.has_transparency_data:
+        return image.convert("RGBA")
+    if image.mode in ("L", "RGB", "CMYK", "LAB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale from the range the values were most likely made for: 16 bits, 8 bits, or 0 to 1."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    top = 65535.0
+    if not image.mode.startswith("I;16"):
+        peak = float(values.max())
+        ranges = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
+        top = next((r for r in ranges if peak <= r), peak)
+    return Image.fromarray((values.clip(0, top) * (255 / top) + 0.5).astype(np.uint8))
+
+
+def _box(size: tuple[int, int], fit: Fit) -> tuple[float, float, float, float]:
+    """The part of the picture that fills the square. Cropping first keeps a 1 x 20000 strip from growing."""
+    width, height = size
+    if fit == "squash":
+        return 0, 0, width, height
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode != "RGBA":
+        return image
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    white.alpha_composite(image)
+    return white.convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
+    """Color-managed after resizing, when there is little left to convert. A broken or unfit profile is ignored."""
+    if isinstance(profile, bytes) and 128 <= len(profile) <= _MAX_PROFILE:
+        transform = _transform(profile, image.mode)
+        if transform is not None:
+            return transform.apply(image)
+    return image.convert("RGB")
+
+
+@functools.lru_cache(maxsize=8)
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if source.profile.xcolor_space != _PROFILE_SPACES.get(mode):
+            return None
+        target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        return ImageCms.ImageCmsTransform(source, target, mode, "RGB")
+    except (ImageCms.PyCMSError, *_PARSER_ERRORS):
+        return None
