@@ -1,0 +1,165 @@
+"""A folder of photos as the user means it: its files, its classes by subfolder or CSV, and what was wrong with it."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hashcli.errors import UsageError
+from hashcli.photos import PhotoFile, Problem, escape, walk
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WalkOptions:
+    """Which files below a folder count as photos of it."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    hidden: bool = False
+    follow_symlinks: bool = False
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Photos of one folder in path order; labels[i] belongs to files[i], () where a photo has none."""
+
+    root: bytes
+    files: list[PhotoFile]
+    problems: list[Problem]
+    labels: list[Labels] = field(default_factory=list)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of all classes, sorted."""
+        return sorted({label for labels in self.labels for label in labels})
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether some photo carries more than one label."""
+        return any(len(labels) > 1 for labels in self.labels)
+
+
+def real_folder(folder: Path, option: str) -> bytes:
+    """The folder's real absolute path. Raises UsageError when it is not a folder that can be read."""
+    if not folder.exists():
+        raise UsageError(
+            f"{option}: there is no folder {_shown(folder)}", "check the spelling; paths are relative to here"
+        )
+    if not folder.is_dir():
+        raise UsageError(f"{option}: {_shown(folder)} is a file, and a folder is needed")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UsageError(f"{option}: the folder {_shown(folder)} may not be read", f"chmod u+rx {_shown(folder)}")
+    return os.path.realpath(os.fsencode(folder))
+
+
+def check_apart(one: bytes, other: bytes, options: str) -> None:
+    """Raises UsageError when the two folders are the same or one lies in the other."""
+    if one == other or os.path.commonpath([one, other]) in (one, other):
+        raise UsageError(
+            f"{options} overlap: {escape(one)} and {escape(other)}",
+            "a photo can only belong to one of them: give two folders of which neither contains the other",
+        )
+
+
+def collect(folder: Path, option: str, options: WalkOptions) -> Collection:
+    """Walk a folder for photos, without opening any. Raises UsageError when it is no folder or holds none."""
+    root = real_folder(folder, option)
+    files: list[PhotoFile] = []
+    problems: list[Problem] = []
+    found = walk(
+        root,
+        include=options.include,
+        exclude=options.exclude,
+        hidden=options.hidden,
+        follow_symlinks=options.follow_symlinks,
+    )
+    for item in found:
+        if isinstance(item, PhotoFile):
+            files.append(item)
+        else:
+            problems.append(item)
+    if not files:
+        filtered = " that --include and --exclude let through" if options.include or options.exclude else ""
+        seen = f"; {len(problems)} files could not be used, the first: {problems[0].reason}" if problems else ""
+        raise UsageError(
+            f"{option}: no photos{filtered} in {_shown(folder)}{seen}",
+            "JPEG, PNG, WebP, TIFF... are looked for, subfolders included",
+        )
+    return Collection(root, files, problems, [() for _ in files])
+
+
+def labeled_by_folder(collection: Collection) -> Collection:
+    """Class = first-level subfolder; photos right in the folder have none."""
+    labels: list[Labels] = []
+    for file in collection.files:
+        top, slash, _ = file.path.partition(b"/")
+        labels.append((escape(top),) if slash else ())
+    return Collection(collection.root, collection.files, collection.problems, labels)
+
+
+def labeled_by_csv(collection: Collection, table: Path) -> Collection:
+    """Labels from a CSV with the header `path,labels`: paths relative to the CSV, `;` between several labels.
+
+    Raises UsageError that names the line for a bad header, an unknown path or when no photo gets a label.
+    """
+    by_path = _read_labels(table)
+    labels = [by_path.pop(os.path.realpath(file.full), ()) for file in collection.files]
+    if not any(labels):
+        raise UsageError(
+            f"--labels: no path in {_shown(table)} is a photo of {escape(collection.root)}",
+            "paths in the table are relative to the table's own folder",
+        )
+    return Collection(collection.root, collection.files, collection.problems, labels)
+
+
+def _read_labels(table: Path) -> dict[bytes, Labels]:
+    if not table.is_file():
+        raise UsageError(f"--labels: there is no file {_shown(table)}")
+    base = os.path.realpath(os.fsencode(table.parent))
+    found: dict[bytes, Labels] = {}
+    try:
+        with open(table, newline="", encoding="utf-8-sig", errors="surrogateescape") as text:
+            rows = csv.reader(text)
+            header = next(rows, [])
+            if [cell.strip().lower() for cell in header] != ["path", "labels"]:
+                raise UsageError(f"--labels: the first line of {_shown(table)} must be `path,labels`")
+            for row in rows:
+                if not row:
+                    continue
+                if len(row) != 2:
+                    raise UsageError(f"--labels: line {rows.line_num} of {_shown(table)} has {len(row)} columns, not 2")
+                path = os.path.realpath(os.path.join(base, os.fsencode(row[0])))
+                words = dict.fromkeys(word.strip() for word in row[1].split(";"))
+                found[path] = tuple(word for word in words if word)
+    except csv.Error as error:
+        raise UsageError(f"--labels: {_shown(table)} is no CSV file: {error}") from error
+    return found
+
+
+def with_classes(collection: Collection, table: Path | None, option: str) -> Collection:
+    """The collection labeled by the CSV, or else by its subfolders.
+
+    Raises UsageError when that gives no class or only one.
+    """
+    labeled = labeled_by_csv(collection, table) if table else labeled_by_folder(collection)
+    classes = labeled.classes
+    where = escape(collection.root)
+    if not classes:
+        raise UsageError(
+            f"{option}: {where} has no class subfolders",
+            "put each class in its own subfolder (mug/1.jpg, shoe/2.jpg ...), or give --labels FILE.csv",
+        )
+    if len(classes) == 1:
+        raise UsageError(
+            f"{option}: {where} has one class only ({classes[0]}), and at least 2 are needed to learn from",
+            "add a second subfolder, or learn without labels: hashcli train DIR --method dsah",
+        )
+    return labeled
+
+
+def _shown(path: Path) -> str:
+    return escape(os.fsencode(path))
