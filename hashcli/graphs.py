@@ -1,0 +1,308 @@
+"""Neighbor graphs over two domains, and what runs on them: flow diffusion, PageRank, label propagation, random walks.
+
+Nodes are the source photos, then the target photos. Graphs are sparse; similarities are computed in blocks,
+so that no n x n matrix ever stands in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse  # type: ignore[import-untyped]
+from scipy.sparse import csgraph  # type: ignore[import-untyped]
+from scipy.sparse.linalg import cg  # type: ignore[import-untyped]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+MIN_WEIGHT = 1e-3  # diffusion needs positive weights; cosines may be negative
+_BLOCK_BYTES = 2**27
+
+
+def unit_rows(x: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Rows of length one, float32; rows of zeros stay zero."""
+    single = x.astype(np.float32)
+    unit: NDArray[np.float32] = single / np.maximum(np.linalg.norm(single, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def nearest(
+    queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int, *, within: bool = False
+) -> tuple[Ints, NDArray[np.float32]]:
+    """The k rows of `gallery` with the largest inner product for each query: rows (n, k), similarities (n, k).
+
+    Exact, in no order within a row. `within`: both are the same array, and a row is not its own neighbor. k is cut
+    to what there is.
+    """
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise ValueError(f"queries {queries.shape} and gallery {gallery.shape} must be matrices of one width")
+    k = max(0, min(k, len(gallery) - within))
+    rows = np.empty((len(queries), k), np.int64)
+    values = np.empty((len(queries), k), np.float32)
+    if k == 0:
+        return rows, values
+    step = max(1, _BLOCK_BYTES // (4 * len(gallery)))
+    for start in range(0, len(queries), step):
+        similarity = queries[start : start + step] @ gallery.T
+        size = len(similarity)
+        if within:
+            similarity[np.arange(size), np.arange(start, start + size)] = -np.inf
+        best = np.argpartition(similarity, -k, axis=1)[:, -k:]
+        rows[start : start + size] = best
+        values[start : start + size] = np.take_along_axis(similarity, best, axis=1)
+    return rows, values
+
+
+def _lists(rows: Ints, values: NDArray[np.float32], width: int) -> sparse.csr_array:
+    """Neighbor lists as a sparse matrix (n, width) of weights clipped to [MIN_WEIGHT, 1]."""
+    n, k = rows.shape
+    weights = np.clip(values.astype(np.float64), MIN_WEIGHT, 1.0).ravel()
+    return sparse.csr_array((weights, rows.ravel(), np.arange(n + 1) * k), shape=(n, width))
+
+
+def _both(a: sparse.csr_array, b: sparse.csr_array) -> sparse.csr_array:
+    """Entries present in both matrices, with the weights of `a`."""
+    return (a * (b != 0)).tocsr()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Symmetric weights (n, n) over n_source source nodes, then the target nodes."""
+
+    weights: sparse.csr_array
+    n_source: int
+
+    @property
+    def n_target(self) -> int:
+        """Number of target nodes."""
+        return int(self.weights.shape[0]) - self.n_source
+
+    @property
+    def degrees(self) -> Floats:
+        """Weighted degree of every node (n,)."""
+        return np.asarray(self.weights.sum(axis=1), np.float64)
+
+    def components(self) -> Ints:
+        """Number of the connected component of every node (n,)."""
+        part: Ints = csgraph.connected_components(self.weights, directed=False)[1].astype(np.int64)
+        return part
+
+
+def mutual_neighbor_graph(
+    source: NDArray[np.float32],
+    labels: Ints,
+    target: NDArray[np.float32],
+    *,
+    k: int,
+    k_source: int,
+) -> Graph:
+    """The mutual-neighbor graph of COUPLE, section "graph construction".
+
+    source (n_s, d), target (n_t, d) with unit rows, labels (n_s,). Edges: source and target that are among each
+    other's k nearest; targets that are among each other's k nearest; each source and its `k_source` nearest of
+    its own class (the paper links whole classes, whose n_s^2 / n_classes edges would hold all mass back in the
+    source). Weights are cosines clipped to [MIN_WEIGHT, 1].
+    """
+    if len(source) != len(labels):
+        raise ValueError(f"{len(source)} sources, but labels {labels.shape}")
+    n_source, n_target = len(source), len(target)
+    cross = _both(
+        _lists(*nearest(source, target, k), n_target), _lists(*nearest(target, source, k), n_source).T.tocsr()
+    )
+    inside = _lists(*nearest(target, target, k, within=True), n_target)
+    inside = _both(inside, inside.T.tocsr())
+    same = _same_class(source, labels, k_source)
+    weights = sparse.block_array([[same, cross], [cross.T, inside]], format="csr")
+    return Graph(weights.maximum(weights.T).tocsr(), n_source)
+
+
+def _same_class(source: NDArray[np.float32], labels: Ints, k: int) -> sparse.csr_array:
+    total = sparse.coo_array((len(source), len(source)), dtype=np.float64)
+    heads, tails, values = [total.row], [total.col], [total.data]
+    for c in np.unique(labels):
+        members = np.flatnonzero(labels == c)
+        x = source[members]
+        lists = _lists(*nearest(x, x, k, within=True), len(members)).tocoo()
+        heads.append(members[lists.row])
+        tails.append(members[lists.col])
+        values.append(lists.data)
+    entries = (np.concatenate(values), (np.concatenate(heads), np.concatenate(tails)))
+    directed = sparse.coo_array(entries, shape=total.shape).tocsr()
+    return directed.maximum(directed.T).tocsr()
+
+
+@dataclass(frozen=True)
+class Flow:
+    """An (approximate) optimum of the diffusion's dual.
+
+    height (n,) the dual variable x, mass (n,) what came to rest, capacity (n,), sweeps over all nodes, residual
+    the largest mass above capacity, in units of the mean capacity.
+    """
+
+    height: Floats
+    mass: Floats
+    capacity: Floats
+    sweeps: int
+    residual: float
+
+    @property
+    def score(self) -> Floats:
+        """Mass; on saturated nodes, where it is tied at the capacity, capacity + height (n,)."""
+        return np.where(self.height > 0, self.capacity + self.height, self.mass)
+
+
+def diffuse(
+    graph: Graph,
+    mass: Floats,
+    capacity: Floats,
+    *,
+    tolerance: float = 1e-3,
+    max_sweeps: int = 2000,
+    start: Floats | None = None,
+) -> Flow:
+    """Spread `mass` along the edges until no node holds more than its `capacity`, at the least cost of flow.
+
+    Solves min over x >= 0 of x'Lx/2 + x'(capacity - mass) (Eq. 4), L the graph Laplacian, by pushing the excess of
+    all nodes at once. Pushes never go beyond the optimum, and between them the heights of the nodes already
+    saturated are solved for exactly, which keeps that property and makes nearly full graphs converge. `start`:
+    heights known to lie below the optimum. Stops when no node exceeds its capacity by more than `tolerance`
+    times the mean capacity; mass that no component can hold would move for ever, so look at `residual`.
+    """
+    degrees = graph.degrees
+    live = degrees > 0
+    unit = max(float(capacity[live].mean()), 1e-300) if live.any() else 1.0
+    laplacian = (sparse.diags_array(degrees) - graph.weights).tocsr()
+    x = np.zeros(len(degrees)) if start is None else start.copy()
+    solvable = bool((_component_load(graph, mass, capacity) < 1).all())
+    divisor = np.where(live, degrees, 1.0)
+    sweeps = 0
+    while True:
+        m = mass - laplacian @ x
+        excess = np.where(live, np.maximum(m - capacity, 0.0), 0.0)
+        residual = float(excess.max(initial=0.0)) / unit
+        if residual <= tolerance or sweeps >= max_sweeps:
+            return Flow(x, m, capacity, sweeps, residual)
+        sweeps += 1
+        x += excess / divisor
+        if solvable and sweeps % 8 == 0:
+            on = np.flatnonzero(x > 0)
+            exact, _ = cg(laplacian[on][:, on], (mass - capacity)[on], x0=x[on], rtol=1e-8, maxiter=500)
+            x[on] = np.maximum(x[on], exact)
+
+
+def _component_load(graph: Graph, mass: Floats, capacity: Floats) -> Floats:
+    """Mass over capacity of each connected component; 0 where there is no mass."""
+    part = graph.components()
+    total = np.bincount(part, mass)
+    room = np.bincount(part, capacity)
+    return np.divide(total, room, out=np.where(total > 0, np.inf, 0.0), where=room > 0)
+
+
+def limited(graph: Graph, mass: Floats, capacity: Floats, rho: float) -> Floats:
+    """`mass` (n,), scaled down in each connected component that it would fill beyond the share `rho` < 1."""
+    load = _component_load(graph, mass, capacity)
+    scale = np.divide(rho, load, out=np.ones_like(load), where=load > rho)
+    return mass * scale[graph.components()]
+
+
+def fill(
+    graph: Graph, mass: Floats, capacity: Floats, share: float, *, most: float = 0.95, rounds: int = 8
+) -> tuple[Flow, Floats]:
+    """The least mass in each connected component that reaches the `share` of its target nodes; the flow and the mass.
+
+    Bisects the load of all components at once, up to `most` of their capacity; each solution starts from the
+    one below it.
+    """
+    part = graph.components()
+    load = _component_load(graph, mass, capacity)
+    unit = np.divide(1.0, load, out=np.zeros_like(load), where=(load > 0) & np.isfinite(load))[part] * mass
+    is_target = np.arange(len(mass)) >= graph.n_source
+    wanted = np.floor(share * np.bincount(part, is_target))
+    low, high = np.zeros(len(load)), np.full(len(load), most)
+    best = diffuse(graph, unit * high[part], capacity)
+    below = np.zeros(len(mass))
+    for _ in range(rounds):
+        middle = (low + high) / 2
+        flow = diffuse(graph, unit * middle[part], capacity, start=below)
+        enough = np.bincount(part, is_target & (flow.score > 0)) >= wanted
+        high, low = np.where(enough, middle, high), np.where(enough, low, middle)
+        below = np.where(enough[part], below, flow.height)
+    best = diffuse(graph, unit * high[part], capacity, start=below)
+    return best, unit * high[part]
+
+
+def pagerank(graph: Graph, restart: Floats, *, damping: float = 0.85, sweeps: int = 100) -> Floats:
+    """Personalized PageRank (n,) with the restart distribution `restart` (n,), by power iteration."""
+    degrees = graph.degrees
+    steps = graph.weights * np.divide(1.0, degrees, out=np.zeros_like(degrees), where=degrees > 0)[None, :]
+    steps = steps.tocsr()
+    restart = restart / max(float(restart.sum()), 1e-300)
+    rank: Floats = restart
+    for _ in range(sweeps):
+        moved = damping * (steps @ rank)
+        rank = moved + (1 - moved.sum()) * restart
+    return rank
+
+
+def propagate(graph: Graph, known: Floats, *, follow: float = 0.9, sweeps: int = 40) -> Floats:
+    """Label propagation (Zhou et al., 2004): scores (n, C) from `known` (n, C), one-hot where known, else zero.
+
+    Rows of the result sum to one, or to zero where no label arrives.
+    """
+    degrees = graph.degrees
+    root = np.divide(1.0, np.sqrt(degrees), out=np.zeros_like(degrees), where=degrees > 0)
+    steps = (graph.weights * root[:, None] * root[None, :]).tocsr()
+    scores = known
+    for _ in range(sweeps):
+        scores = follow * (steps @ scores) + (1 - follow) * known
+    total = scores.sum(axis=1, keepdims=True)
+    return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Edges between a source and a target that walks went along: rows in each domain (p,), weights (p,)."""
+
+    source: Ints
+    target: Ints
+    weight: Floats
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def walk_pairs(
+    graph: Graph, selected: Bools, n_walks: int, length: int, rng: np.random.Generator
+) -> tuple[Pairs, Pairs]:
+    """Random walks from the reliable nodes (Eqs. 18, 19): pairs inside the reliable set, and pairs that leave it.
+
+    The reliable nodes are all sources and the `selected` targets (n_t,). Each of `n_walks` walks starts at one,
+    uniformly, and takes `length` steps with probability proportional to the weights. A step within one domain
+    passes the walk on and makes no pair.
+    """
+    w = graph.weights
+    n_source = graph.n_source
+    reliable = np.concatenate([np.arange(n_source), n_source + np.flatnonzero(selected)])
+    place = rng.choice(reliable, n_walks) if len(reliable) else np.empty(0, np.int64)
+    ends = np.concatenate([[0.0], np.cumsum(w.data)])
+    taken = []
+    for _ in range(length):
+        first, last = w.indptr[place], w.indptr[place + 1]
+        place, first, last = (a[last > first] for a in (place, first, last))
+        drawn = ends[first] + rng.random(len(place)) * (ends[last] - ends[first])
+        edge = np.clip(np.searchsorted(ends, drawn, side="right") - 1, first, last - 1)
+        after = w.indices[edge].astype(np.int64)
+        crosses = (place < n_source) != (after < n_source)
+        taken.append(
+            (np.minimum(place, after)[crosses], np.maximum(place, after)[crosses] - n_source, w.data[edge][crosses])
+        )
+        place = after
+    source, target, weight = (np.concatenate(column) for column in zip(*taken, strict=True))
+    inside = selected[target]
+    return (
+        Pairs(source[inside], target[inside], weight[inside]),
+        Pairs(source[~inside], target[~inside], weight[~inside]),
+    )

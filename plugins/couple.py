@@ -1,0 +1,356 @@
+"""COUPLE: spreads labels from source to target by flow diffusion, and mixes the domains along the paths it took."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashcli.method import GradientMethod, GradientSettings, Run, Task
+from hashcli.settings import Param
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from hashcli.data import Bank, Batch, TrainingData
+    from hashcli.graphs import Graph, Pairs
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Settings(GradientSettings):
+    """Every part of the method is a switch; weights of 0 turn a part off."""
+
+    hidden: Annotated[int, Param("width of the hidden layer", ge=1, le=65536)] = 512
+    dropout: Annotated[float, Param("share of hidden units dropped in training", ge=0, le=0.95)] = 0.0
+    label_codes: Annotated[str, Param("codes of the classes", choices=("learned", "hadamard"))] = "learned"
+    scale: Annotated[float, Param("scale of the class logits", ge=0.01, le=1000)] = 8.0
+    margin: Annotated[float, Param("taken off the true class's logit, in units of scale", ge=0, le=1)] = 0.0
+    separation: Annotated[float, Param("weight that keeps label codes apart", ge=0)] = 0.1
+    quantization: Annotated[float, Param("weight of the pull towards -1 and +1", ge=0)] = 0.01
+    centering: Annotated[str, Param("mean taken off the features", choices=("none", "pooled", "per_domain"))] = (
+        "per_domain"
+    )
+
+    warmup: Annotated[int, Param("epochs on the source alone, before targets take part", ge=0)] = 1
+    neighbors: Annotated[int, Param("k of the mutual neighbors, across and inside the target", ge=1)] = 5
+    source_neighbors: Annotated[int, Param("nearest of its own class that a source is linked with", ge=0)] = 10
+    code_share: Annotated[float, Param("share of the code, beside the feature, in similarity", ge=0, le=1)] = 0.5
+    selector: Annotated[
+        str, Param("what ranks targets by reliability", choices=("flow", "pagerank", "margin", "all"))
+    ] = "flow"
+    alpha: Annotated[float, Param("share of the targets selected, at most", ge=0, le=1)] = 0.6
+    quota: Annotated[bool, Param("select the share alpha in every predicted class, not overall")] = False
+    capacity: Annotated[
+        str, Param("mass put in: a share rho of the capacity, or as little as reaches alpha", choices=("rho", "fill"))
+    ] = "rho"
+    rho: Annotated[float, Param("mass over capacity, at most, in each part of the graph", ge=0.01, le=0.98)] = 0.5
+    source_capacity: Annotated[str, Param("what sources can hold back", choices=("same", "zero"))] = "same"
+    pseudo_labels: Annotated[str, Param("where pseudo-labels come from", choices=("head", "propagation"))] = (
+        "propagation"
+    )
+    soft_labels: Annotated[bool, Param("train on label probabilities, not on the likeliest label")] = True
+    target_weight: Annotated[float, Param("weight of the pseudo-label loss", ge=0)] = 1.0
+    consistency: Annotated[float, Param("weight of the contrast of targets with sources (Eq. 16)", ge=0)] = 0.0
+    temperature: Annotated[float, Param("temperature of that contrast", ge=0.01, le=10)] = 0.5
+    walks: Annotated[int, Param("random walks in an epoch", ge=0)] = 6400
+    walk_length: Annotated[int, Param("steps of a walk", ge=1, le=100)] = 3
+    progressive: Annotated[float, Param("share of the epochs that mix inside the reliable set only", ge=0, le=1)] = 0.34
+    manifold_mixup: Annotated[float, Param("weight of mixing features", ge=0)] = 1.0
+    pixel_mixup: Annotated[str, Param("mix photos; pool: some in each epoch", choices=("off", "pool"))] = "off"
+    pixel_weight: Annotated[float, Param("weight of mixing photos", ge=0)] = 0.1
+    pixel_pool: Annotated[int, Param("photos mixed in an epoch", ge=1)] = 256
+    least_mix: Annotated[float, Param("least share of the source in a mix", ge=0, le=1)] = 0.5
+    most_mix: Annotated[float, Param("largest share of the source in a mix", ge=0, le=1)] = 0.95
+    mean_teacher: Annotated[
+        float, Param("momentum of a mean teacher that gives the labels; 0: none", ge=0, le=0.9999)
+    ] = 0.0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Mixed features (p, d) or the rows to mix, and their label probabilities."""
+
+    source: Tensor
+    target: Tensor
+    share: Tensor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one epoch trains on: label probabilities of all targets, which are reliable, and pairs to mix."""
+
+    labels: Tensor
+    selected: Tensor
+    pairs: Mixture
+    pixels: tuple[Tensor, Tensor] | None
+    bank: Bank
+
+
+class COUPLE(GradientMethod):
+    """Flow diffusion selects reliable targets, progressive mixup carries them on (Eqs. 1-25)."""
+
+    summary = "adapts to an unlabelled target: flow diffusion and progressive mixup"
+    paper = "COUPLE: cross-domain retrieval by flow diffusion and progressive mixup"
+    needs = frozenset({"source_labels", "target_images"})
+    Settings = Settings
+    settings: Settings
+
+    def __init__(self, task: Task, settings: Settings) -> None:
+        super().__init__(task, settings)
+        self._stage: Stage | None = None
+        self._teacher: nn.Module | None = None
+        self._data: TrainingData | None = None
+
+    @property
+    def wants_pixels(self) -> bool:
+        return self.settings.pixel_mixup != "off"
+
+    def build_head(self) -> nn.Module:
+        from hashcli.losses import hash_head
+
+        return hash_head(self.task.feature_dim, self.settings.hidden, self.task.n_bits, self.settings.dropout)
+
+    def build_helpers(self) -> nn.ModuleDict:
+        from torch import nn
+
+        from hashcli.losses import LabelCodes
+
+        self._codes = LabelCodes(self.task.n_classes, self.task.n_bits, self.settings.label_codes)
+        return nn.ModuleDict({"codes": self._codes})
+
+    def prepare(self, data: TrainingData, run: Run) -> None:
+        self._data = data
+
+    def begin_epoch(self, epoch: int, bank: Bank, run: Run) -> None:
+        s = self.settings
+        self._stage = None
+        if epoch < s.warmup:
+            return
+        self._stage = self._new_stage(epoch, bank, run)
+
+    def _new_stage(self, epoch: int, bank: Bank, run: Run) -> Stage:
+        import torch
+
+        from hashcli import graphs, losses
+
+        s = self.settings
+        assert bank.source_features is not None and bank.target_features is not None
+        assert bank.source_relaxed is not None and bank.target_relaxed is not None and bank.source_labels is not None
+        rng = np.random.default_rng([run.seed, epoch])
+        target_relaxed = bank.target_relaxed
+        if self._teacher is not None:
+            target_relaxed = self._teacher(bank.target_features)
+        guess = torch.softmax(losses.code_logits(target_relaxed, self._codes(), s.scale), 1).cpu().double().numpy()
+        labels = bank.source_labels.cpu().numpy()
+        graph = graphs.mutual_neighbor_graph(
+            self._joined(bank.source_features, bank.source_relaxed),
+            labels,
+            self._joined(bank.target_features, target_relaxed),
+            k=s.neighbors,
+            k_source=s.source_neighbors,
+        )
+        believed, covered = self._pseudo_labels(graph, labels, guess)
+        score, counts = self._score(graph, believed, guess)
+        selected = select(score, s.alpha, believed.argmax(1) if s.quota else None)
+        inside, outside = graphs.walk_pairs(graph, selected, s.walks, s.walk_length, rng)
+        early = epoch < s.warmup + s.progressive * (s.epochs - s.warmup)
+        run.progress.log(
+            "selection",
+            epoch=epoch,
+            edges=int(graph.weights.nnz // 2),
+            covered=int(covered.sum()),
+            selected=int(selected.sum()),
+            intra=len(inside),
+            inter=len(outside),
+            mixed=len(inside) + (0 if early else len(outside)),
+            **counts,
+        )
+        if not s.soft_labels:
+            hard = np.eye(self.task.n_classes)[believed.argmax(1)]
+            believed = np.where(selected[:, None], hard, believed)
+        device = bank.target_features.device
+        q = torch.from_numpy(believed.astype(np.float32)).to(device)
+        pairs = [inside] if early else [inside, outside]
+        mixture = self._mixture(pairs, device)
+        pixels = self._mixed_pixels(mixture, q, bank.source_labels, rng, run) if s.pixel_mixup == "pool" else None
+        return Stage(q, torch.from_numpy(selected).to(device), mixture, pixels, bank)
+
+    def _joined(self, features: Tensor, relaxed: Tensor) -> NDArray[np.float32]:
+        from hashcli.graphs import unit_rows
+
+        share = self.settings.code_share
+        x, h = unit_rows(features.cpu().numpy()), unit_rows(relaxed.cpu().numpy())
+        return np.concatenate([np.sqrt(1 - share, dtype=np.float32) * x, np.sqrt(share, dtype=np.float32) * h], axis=1)
+
+    def _pseudo_labels(self, graph: Graph, labels: NDArray[np.int64], guess: Floats) -> tuple[Floats, Bools]:
+        """Label probabilities of the targets (n_t, C), and which of them the graph gave."""
+        from hashcli.graphs import propagate
+
+        if self.settings.pseudo_labels == "head":
+            return guess, np.zeros(len(guess), np.bool_)
+        known = np.zeros((graph.n_source + graph.n_target, self.task.n_classes))
+        known[np.arange(graph.n_source), labels] = 1
+        arrived = propagate(graph, known)[graph.n_source :]
+        covered = arrived.sum(1) > 0
+        return np.where(covered[:, None], arrived, guess), covered
+
+    def _score(self, graph: Graph, believed: Floats, guess: Floats) -> tuple[Floats, dict[str, Any]]:
+        """Reliability of the targets (n_t,), positive where there is any, and counts for the log."""
+        from hashcli import graphs
+
+        s = self.settings
+        if s.selector == "all":
+            return np.ones(graph.n_target), {}
+        if s.selector == "margin":
+            two = np.sort(guess, axis=1)[:, -2:]
+            return two[:, -1] - (two[:, 0] if guess.shape[1] > 1 else 0.0), {}
+        is_source = np.arange(graph.n_source + graph.n_target) < graph.n_source
+        degrees = graph.degrees
+        mass = np.where(is_source, degrees, 0.0)
+        if s.selector == "pagerank":
+            return graphs.pagerank(graph, mass)[graph.n_source :], {}
+        capacity = np.full(len(degrees), degrees.mean() / 2)
+        if s.source_capacity == "zero":
+            capacity[is_source] = 0.0
+        if s.capacity == "fill":
+            flow, _ = graphs.fill(graph, mass, capacity, s.alpha)
+        else:
+            flow = graphs.diffuse(graph, graphs.limited(graph, mass, capacity, s.rho), capacity)
+        score = flow.score[graph.n_source :]
+        return score, {
+            "reached": int((score > 0).sum()),
+            "saturated": int((flow.height[graph.n_source :] > 0).sum()),
+            "sweeps": flow.sweeps,
+            "residual": round(flow.residual, 6),
+        }
+
+    def _mixture(self, groups: list[Pairs], device: Any) -> Mixture:
+        import torch
+
+        s = self.settings
+        source, target = (np.concatenate([getattr(p, n) for p in groups]) for n in ("source", "target"))
+        share = np.clip(np.concatenate([p.weight for p in groups]), s.least_mix, s.most_mix).astype(np.float32)
+        return Mixture(*(torch.from_numpy(a).to(device) for a in (source, target, share)))
+
+    def _mixed_pixels(
+        self, pairs: Mixture, q: Tensor, labels: Tensor, rng: np.random.Generator, run: Run
+    ) -> tuple[Tensor, Tensor] | None:
+        """Features and label probabilities of a pool of mixed photos (Eqs. 20, 21)."""
+        import torch
+
+        data = self._data
+        assert data is not None and data.encode is not None and data.source is not None and data.target is not None
+        assert data.source.images is not None and data.target.images is not None
+        n = min(self.settings.pixel_pool, len(pairs.share))
+        run.progress.log("pixel mixup", photos=n)
+        if n == 0:
+            return None
+        chosen = rng.choice(len(pairs.share), n, replace=False)
+        rows = torch.from_numpy(chosen).to(labels.device)
+        source, target, share = pairs.source[rows], pairs.target[rows], pairs.share[rows]
+        weight = share.cpu().numpy()
+        first, second = data.source.images(source.cpu().numpy()), data.target.images(target.cpu().numpy())
+        w = weight[:, None, None, None]
+        mixed = np.rint(w * first + (1 - w) * second).astype(np.uint8)
+        features = torch.from_numpy(data.encode(mixed, weight)).to(labels.device)
+        return features, self._mixed_labels(source, target, share, q, labels)
+
+    def _mixed_labels(self, source: Tensor, target: Tensor, share: Tensor, q: Tensor, labels: Tensor) -> Tensor:
+        from torch.nn import functional as F
+
+        from hashcli.losses import mix
+
+        return mix(F.one_hot(labels[source], q.shape[1]).to(q.dtype), q[target], share)
+
+    def loss(self, head: nn.Module, helpers: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
+        import torch
+        from torch.nn import functional as F
+
+        from hashcli import losses
+
+        s = self.settings
+        assert batch.source is not None and batch.source.labels is not None and batch.target is not None
+        self._follow(head)
+        codes = helpers["codes"]()
+        relaxed = head(batch.source.features)
+        logits = losses.code_logits(relaxed, codes, s.scale)
+        terms = {
+            "source": F.cross_entropy(
+                losses.margin_logits(logits, batch.source.labels, s.margin * s.scale), batch.source.labels
+            ),
+            "separation": s.separation * losses.separation(codes),
+            "quantization": s.quantization * losses.quantization(relaxed),
+        }
+        stage = self._stage
+        if stage is None:
+            return terms
+        if s.target_weight or s.consistency:
+            rows = batch.target.rows[stage.selected[batch.target.rows]]
+            t_relaxed = head(batch.target.features[stage.selected[batch.target.rows]])
+            q = stage.labels[rows]
+            ones = torch.ones_like(q[:, 0])
+            t_logits = losses.code_logits(t_relaxed, codes, s.scale)
+            terms["target"] = s.target_weight * losses.soft_cross_entropy(t_logits, q, ones)
+            if s.consistency:
+                terms["consistency"] = s.consistency * losses.consistency(
+                    t_relaxed, q.argmax(1), relaxed, batch.source.labels, s.temperature
+                )
+        if s.manifold_mixup and len(stage.pairs.share):
+            terms["manifold"] = s.manifold_mixup * self._manifold(head, codes, stage, len(relaxed))
+        if stage.pixels is not None and s.pixel_weight:
+            features, targets = stage.pixels
+            rows = torch.randint(len(features), (min(len(relaxed), len(features)),)).to(features.device)
+            mixed = losses.code_logits(head(features[rows]), codes, s.scale)
+            terms["pixel"] = s.pixel_weight * losses.soft_cross_entropy(mixed, targets[rows])
+        return terms
+
+    def _manifold(self, head: nn.Module, codes: Tensor, stage: Stage, n: int) -> Tensor:
+        """Cross-entropy of mixed features to mixed labels (Eqs. 23, 24)."""
+        import torch
+
+        from hashcli import losses
+
+        bank, pairs = stage.bank, stage.pairs
+        assert bank.source_features is not None and bank.target_features is not None and bank.source_labels is not None
+        rows = torch.randint(len(pairs.share), (n,)).to(pairs.share.device)
+        source, target, share = pairs.source[rows], pairs.target[rows], pairs.share[rows]
+        mixed = losses.mix(bank.source_features[source], bank.target_features[target], share)
+        targets = self._mixed_labels(source, target, share, stage.labels, bank.source_labels)
+        return losses.soft_cross_entropy(losses.code_logits(head(mixed), codes, self.settings.scale), targets)
+
+    def _follow(self, head: nn.Module) -> None:
+        """Move the mean teacher towards the head."""
+        import torch
+
+        momentum = self.settings.mean_teacher
+        if not momentum:
+            return
+        if self._teacher is None:
+            self._teacher = copy.deepcopy(head).eval()
+        with torch.no_grad():
+            for mine, its in zip(self._teacher.parameters(), head.parameters(), strict=True):
+                mine.lerp_(its, 1 - momentum)
+
+    def state(self) -> dict[str, Tensor]:
+        return {} if self._teacher is None else dict(self._teacher.state_dict())
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        if state:
+            self._teacher = self.build_head().eval()
+            self._teacher.load_state_dict(state)
+
+
+def select(score: Floats, alpha: float, classes: NDArray[np.int64] | None = None) -> Bools:
+    """The floor(alpha n) largest positive scores, as a mask (n,) (Eq. 5); with `classes`, alpha of each class."""
+    chosen = np.zeros(len(score), np.bool_)
+    groups = [np.arange(len(score))] if classes is None else [np.flatnonzero(classes == c) for c in np.unique(classes)]
+    for rows in groups:
+        best = rows[np.argsort(-score[rows], kind="stable")[: int(alpha * len(rows))]]
+        chosen[best] = score[best] > 0
+    return chosen
