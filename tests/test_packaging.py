@@ -1,0 +1,236 @@
+"""The package as installed: plugins from outside, layers, start-up imports, documents that agree with the code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hashcli as package
+from hashcli import registry
+from hashcli.data import SourceData, TargetData, TrainingData
+from hashcli.errors import UsageError
+from hashcli.method import HashMethod, Run, Task
+from hashcli.settings import parse
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TOY = REPOSITORY / "docs/plugin/hashcli-sign-of-mean"
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+COMMANDS = ("adapt", "train", "index", "query", "eval", "methods", "library")
+
+
+# ---- a plugin from outside
+
+
+@pytest.fixture(scope="module")
+def toy_site(tmp_path_factory):
+    """A folder into which the example plugin was really installed, offline."""
+    work = tmp_path_factory.mktemp("toy")
+    source = shutil.copytree(TOY, work / "source", ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--target", work / "site", source], check=True, capture_output=True, text=True)
+    return work / "site"
+
+
+def test_an_installed_plugin_is_listed_beside_the_built_in_methods(hashcli, toy_site):
+    listed = hashcli("methods", "--format", "tsv", env={"PYTHONPATH": str(toy_site)}).stdout
+
+    rows = {line.split("\t")[0]: line for line in listed.splitlines()}
+    assert {"couple", "itq", "sign-of-mean"} <= set(rows)
+    assert "hashcli-sign-of-mean" in rows["sign-of-mean"]
+    assert "sign-of-mean" not in hashcli("methods", "--format", "tsv").stdout
+
+
+def test_an_installed_plugin_shows_its_settings(hashcli, toy_site):
+    shown = hashcli("methods", "sign-of-mean", env={"PYTHONPATH": str(toy_site)}).stdout
+
+    assert "middle" in shown
+    assert "median" in shown
+
+
+@pytest.fixture
+def toy(toy_site, monkeypatch) -> type[HashMethod]:
+    monkeypatch.syspath_prepend(toy_site)
+    importlib.invalidate_caches()
+    return registry.load("sign-of-mean")
+
+
+def test_the_toy_plugin_cuts_each_bit_at_the_median(toy, rng):
+    features = rng.standard_normal((101, 48)).astype(np.float32) + 3
+    method = toy(Task(n_bits=16, feature_dim=48, n_classes=0, seed=4), parse(toy.Settings, [], "sign-of-mean"))
+
+    fitted = method.fit(TrainingData(SourceData(features[:40]), TargetData(features[40:])), Run(seed=4))
+
+    import torch
+
+    with torch.no_grad():
+        relaxed = fitted.image(torch.from_numpy(features)).numpy()
+    assert relaxed.shape == (101, 16)
+    assert np.all(np.abs((relaxed > 1e-5).sum(0) - 50) <= 1)
+
+
+def test_the_toy_plugin_refuses_more_bits_than_features(toy, rng):
+    data = TrainingData(SourceData(rng.standard_normal((9, 20)).astype(np.float32)), None)
+    method = toy(Task(n_bits=32, feature_dim=20, n_classes=0, seed=0), parse(toy.Settings, [], "sign-of-mean"))
+
+    with pytest.raises(UsageError, match="at most 20 bits"):
+        method.fit(data, Run(seed=0))
+
+
+# ---- layers
+
+
+def test_modules_import_downwards_only():
+    script = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([script, "--no-cache"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout
+
+
+# ---- what starting imports
+
+PROBE = """
+import json, os, sys
+from hashcli.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+def modules_after(hashcli, *arguments, env=None):
+    """The exit code of a command, and what its process had imported in the end."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=hashcli.environment(env),
+        timeout=120,
+        check=True,
+    )
+    code, modules = json.loads(done.stderr.splitlines()[-1])
+    return code, set(modules), done.stdout
+
+
+def test_help_imports_neither_numpy_nor_rich_nor_torch(hashcli):
+    code, modules, out = modules_after(hashcli, "--help")
+
+    assert code == 0
+    assert all(command in out for command in COMMANDS)
+    assert not modules & {"numpy", "rich", "torch", "PIL", "onnxruntime", "lmdb"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_imports_no_torch_and_no_numpy(hashcli, command):
+    code, modules, out = modules_after(hashcli, command, "--help")
+
+    assert code == 0
+    assert "Usage" in out
+    assert not modules & {"numpy", "rich", "torch"}
+
+
+@pytest.mark.parametrize("arguments", [["methods"], ["methods", "couple"], ["methods", "itq"]])
+def test_methods_imports_no_torch(hashcli, arguments):
+    code, modules, out = modules_after(hashcli, *arguments)
+
+    assert code == 0
+    assert arguments[-1] in ("methods", *out.split())
+    assert "torch" not in modules
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("hashcli ad", "adapt"), ("hashcli adapt --method co", "couple"), ("hashcli adapt --", "--src")],
+)
+def test_completion_offers_the_word_and_imports_no_torch(hashcli, typed, offered):
+    words = {"_HASHCLI_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+
+    assert offered in hashcli(env=words, code=None).stdout.split()
+    _, modules, _ = modules_after(hashcli, env=words)
+    assert not modules & {"torch", "rich", "onnxruntime"}
+
+
+def test_query_imports_no_torch_and_no_rich(hashcli, photo_folder, tmp_path):
+    photos = photo_folder(tmp_path / "photos", kinds=3, each=8, flat=True)
+    hashcli("train", photos, "--method", "lsh", "--bits", "16", "--quiet")
+
+    code, modules, out = modules_after(hashcli, "query", photos / "1-003.png", "--format", "paths")
+
+    assert code == 0
+    assert str(photos) in out
+    assert not modules & {"torch", "torchvision", "timm", "scipy", "sklearn", "onnx", "rich"}
+
+
+# ---- documents
+
+
+def test_one_version_everywhere(hashcli):
+    newest = re.search(r"^## \[([^]]+)\]", (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert newest is not None
+    assert newest[1] == package.__version__ == metadata.version("hashcli")
+    assert hashcli("--version").stdout == f"hashcli {package.__version__}\n"
+    assert f"version {package.__version__}" in README
+
+
+def test_the_readme_names_every_command_and_every_dependency():
+    for command in COMMANDS:
+        assert f"`hashcli {command}" in README, command
+    for dependency in PROJECT["dependencies"]:
+        name = re.split(r"[<>=!~\[]", dependency)[0]
+        assert f"`{name}`" in README, name
+
+
+def documented_command_lines() -> list[list[str]]:
+    """Every `hashcli ...` line of the indented examples in README and plugin guide, without comments and pipes."""
+    texts = [README, (REPOSITORY / "docs/writing-a-plugin.md").read_text(encoding="utf-8")]
+    lines = re.findall(r"^    (?:\$ |.*\| )?hashcli (.+)$", "\n".join(texts), re.MULTILINE)
+    return [re.split(r"\s+[#|>]", line)[0].split() for line in lines]
+
+
+def test_every_option_in_the_documents_exists(hashcli):
+    lines = documented_command_lines()
+    assert len(lines) > 10
+
+    helps: dict[tuple[str, ...], str] = {}
+    for words in lines:
+        command = tuple(words[:2] if words[0] == "library" else words[:1])
+        if command[0].startswith("-"):
+            continue
+        if command not in helps:
+            helps[command] = hashcli(*command, "--help").stdout
+        for option in (word.partition("=")[0] for word in words if word.startswith("-") and word != "-"):
+            assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", helps[command]), f"{command} has no {option}"
+
+
+def test_every_make_target_in_the_readme_exists():
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+
+    named = set(re.findall(r"(?:`|^    )make ([a-z-]+)", README, re.MULTILINE))
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_pins_name_versions_and_no_place_to_get_them_from():
+    pins = [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", pin) for pin in pins)
+    pinned = {re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower() for pin in pins}
+    wanted = (
+        PROJECT["dependencies"] + PROJECT["optional-dependencies"]["demo"] + PROJECT["optional-dependencies"]["dev"]
+    )
+    names = {re.sub(r"[-_.]+", "-", re.split(r"[<>=!~\[]", need)[0]).lower() for need in wanted} - {"hashcli"}
+    assert names <= pinned
