@@ -1,0 +1,129 @@
+"""`hashcli eval`: how well search works, measured on photos whose classes are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hashcli import cli_options as opt
+from hashcli import cli_output as output
+from hashcli.errors import UsageError
+
+TWO_FORMS = (
+    "hashcli eval --queries DIR --database DIR measures the library's hasher; "
+    "hashcli eval --src DIR --tgt DIR --method a,b trains and compares"
+)
+
+
+def evaluate(
+    queries: Annotated[
+        Path | None, typer.Option("--queries", metavar="DIR", help="Photos to search with, classes in subfolders.")
+    ] = None,
+    database: Annotated[
+        Path | None, typer.Option("--database", metavar="DIR", help="Photos to search in, classes in subfolders.")
+    ] = None,
+    allow_seen: Annotated[
+        bool, typer.Option("--allow-seen", help="Also count photos that took part in training (the output says so).")
+    ] = False,
+    paper_counting: Annotated[
+        bool, typer.Option("--paper-counting", help="Count queries without any relevant photo as 0, as papers do.")
+    ] = False,
+    src: Annotated[
+        Path | None, typer.Option("--src", metavar="DIR", help="Labeled photos to train on, classes in subfolders.")
+    ] = None,
+    tgt: Annotated[
+        Path | None, typer.Option("--tgt", metavar="DIR", help="Photos to adapt to; their subfolders only score.")
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option("--truth", metavar="FILE.csv", help="Classes of --tgt from a table `path,labels`; only to score."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            "-m",
+            metavar="NAME,...",
+            help="Methods to compare, with commas between. Default: couple.",
+            autocompletion=opt.complete_method,
+        ),
+    ] = None,
+    all_methods: Annotated[bool, typer.Option("--all-methods", help="Compare all that are installed.")] = False,
+    split: Annotated[
+        float,
+        typer.Option("--split", min=0.01, max=0.9, metavar="SHARE", help="Share of --tgt held out as queries."),
+    ] = 0.1,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, metavar="N", help="Repetitions, each with its own seed.")] = 1,
+    bits: opt.Bits = 64,
+    backbone: opt.Backbone = None,
+    settings: opt.Settings = None,
+    labels: opt.Labels = None,
+    device: opt.Device = "auto",
+    seed: opt.Seed = 0,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    workers: opt.Workers = None,
+    form: opt.TableFormat = None,
+    header: opt.Header = False,
+    report: opt.Report = None,
+    library: opt.Library = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Measure how well search finds photos of the same class.
+
+    With --queries and --database: the library's hasher. With --src and --tgt: methods, trained apart from the
+    library with a share of the target held out.
+    """
+    from hashcli import backbones, comparing
+    from hashcli.collection import WalkOptions
+    from hashcli.training import TrainOptions
+
+    output.check_report(report)
+    talk = output.talk(quiet, verbose)
+    walk = WalkOptions(tuple(include or ()), tuple(exclude or ()))
+    if src and tgt and not database:
+        options = TrainOptions(
+            method="",
+            n_bits=bits,
+            backbone=backbone or backbones.DEFAULT,
+            settings=tuple(settings or ()),
+            device=device,
+            seed=seed,
+            labels=labels,
+            workers=workers,
+            walk=walk,
+        )
+        measured = comparing.compare_folders(
+            output.opened_if_there(library),
+            src,
+            tgt,
+            queries=queries,
+            truth=truth,
+            methods=[name.strip() for name in (method or "couple").split(",") if name.strip()],
+            all_methods=all_methods,
+            split=split,
+            seeds=seeds,
+            paper_counting=paper_counting,
+            options=options,
+            progress=talk,
+        )
+    elif queries and database and not (src or tgt):
+        measured = comparing.evaluate_library(
+            output.opened(library),
+            queries,
+            database,
+            allow_seen=allow_seen,
+            paper_counting=paper_counting,
+            walk=walk,
+            workers=workers,
+            progress=talk,
+        )
+    else:
+        raise UsageError("eval needs --queries and --database, or --src and --tgt", TWO_FORMS)
+    for note in measured.notes:
+        talk.say(note)
+    output.show_measures(measured.rows, form, header=header)
+    output.finish(measured.failures, report, talk)

@@ -1,0 +1,135 @@
+"""`hashcli adapt` and `hashcli train`: photos -> a hasher and its gallery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hashcli import cli_options as opt
+from hashcli import cli_output as output
+
+if TYPE_CHECKING:
+    from hashcli.talk import Talk
+    from hashcli.training import TrainReport
+
+
+def adapt(
+    src: Annotated[Path, typer.Option("--src", metavar="DIR", help="Labeled photos, each class in its own subfolder.")],
+    tgt: Annotated[Path, typer.Option("--tgt", metavar="DIR", help="Your own photos, without labels.")],
+    method: opt.Method = "couple",
+    bits: opt.Bits = 64,
+    backbone: opt.Backbone = None,
+    settings: opt.Settings = None,
+    labels: opt.Labels = None,
+    device: opt.Device = "auto",
+    seed: opt.Seed = 0,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    workers: opt.Workers = None,
+    no_index: opt.NoIndex = False,
+    replace: opt.Replace = False,
+    restart: opt.Restart = False,
+    report: opt.Report = None,
+    library: opt.Library = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Learn from labeled photos how to search your own.
+
+    What the labels of --src teach is carried over to the photos of --tgt, which need no labels. Both folders are
+    indexed: go on with `hashcli query PHOTO`.
+    """
+    from hashcli import backbones, training
+    from hashcli.collection import WalkOptions
+
+    output.check_report(report)
+    options = training.TrainOptions(
+        method=method,
+        n_bits=bits,
+        backbone=backbone or backbones.DEFAULT,
+        settings=tuple(settings or ()),
+        device=device,
+        seed=seed,
+        labels=labels,
+        workers=workers,
+        no_index=no_index,
+        replace=replace,
+        restart=restart,
+        walk=WalkOptions(tuple(include or ()), tuple(exclude or ())),
+        confirm=output.confirmation(),
+    )
+    talk = output.talk(quiet, verbose)
+    learned = training.adapt(output.writable(library), src, tgt, options, talk)
+    _summarize(learned, library, talk)
+    output.finish(learned.failures, report, talk)
+
+
+def train(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The photos to learn from and to index.")],
+    method: opt.OptionalMethod = None,
+    bits: opt.Bits = 64,
+    backbone: opt.Backbone = None,
+    settings: opt.Settings = None,
+    labels: opt.Labels = None,
+    device: opt.Device = "auto",
+    seed: opt.Seed = 0,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    workers: opt.Workers = None,
+    no_index: opt.NoIndex = False,
+    replace: opt.Replace = False,
+    restart: opt.Restart = False,
+    report: opt.Report = None,
+    library: opt.Library = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Learn from one collection, and index it."""
+    from hashcli import backbones, training
+    from hashcli.collection import WalkOptions
+
+    output.check_report(report)
+    options = training.TrainOptions(
+        method=method or ("source-only" if labels else "dsah"),
+        n_bits=bits,
+        backbone=backbone or backbones.DEFAULT,
+        settings=tuple(settings or ()),
+        device=device,
+        seed=seed,
+        labels=labels,
+        workers=workers,
+        no_index=no_index,
+        replace=replace,
+        restart=restart,
+        walk=WalkOptions(tuple(include or ()), tuple(exclude or ())),
+        confirm=output.confirmation(),
+    )
+    talk = output.talk(quiet, verbose)
+    learned = training.train(output.writable(library), folder, options, talk)
+    _summarize(learned, library, talk)
+    output.finish(learned.failures, report, talk)
+
+
+def _summarize(learned: TrainReport, library: Path | None, talk: Talk) -> None:
+    """Say what was learned, what is indexed, and what to type next."""
+    from hashcli.talk import duration
+
+    photos = []
+    if learned.n_source:
+        photos.append(f"{learned.n_source:,} labeled photos of {learned.n_classes:,} classes")
+    if learned.n_target:
+        photos.append(f"{learned.n_target:,} photos without labels")
+    talk.say(
+        f"{learned.method} learned codes of {learned.n_bits} bits from {' and '.join(photos)} "
+        f"in {duration(learned.seconds)}"
+    )
+    for note in learned.notes:
+        talk.say(note)
+    if learned.staged:
+        talk.say(f"put aside as {learned.generation}; `hashcli index` completes it and takes it into use")
+        return
+    carried = f", {learned.n_carried:,} of them from before" if learned.n_carried else ""
+    talk.say(f"{learned.n_indexed + learned.n_carried:,} photos can be searched{carried}")
+    talk.say(f"next: {output.query_command(library)}")

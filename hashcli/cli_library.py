@@ -1,0 +1,104 @@
+"""`hashcli library ...`: look at the library, go back, take its hasher elsewhere, drop caches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hashcli import cli_options as opt
+from hashcli import cli_output as output
+from hashcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from hashcli.formats import Row
+
+app = typer.Typer(help="Look at the library, go back, export, clean up.", no_args_is_help=True)
+
+
+@app.command()
+def info(
+    library: opt.Library = None,
+    form: opt.TableFormat = None,
+    header: opt.Header = False,
+) -> None:
+    """Show what the library holds: generations, photos, folders, sizes in bytes."""
+    import os
+
+    from hashcli import inventory
+
+    found = inventory.take(output.opened(library))
+    missing = {root.id for root in found.missing}
+    blank = (None,) * 6
+    rows: list[Row] = [("library", os.fsencode(found.folder), None, *blank, found.size)]
+    for g in found.generations:
+        state = "in use" if g.current else g.state
+        about = (g.photos, g.method, g.n_bits, g.backbone, g.seed, g.created)
+        rows.append(("generation", g.name, state, *about, g.size))
+    for root in found.roots:
+        state = f"{root.domain}, missing" if root.id in missing else root.domain
+        rows.append(("folder", root.path, state, *blank, None))
+    rows.append(("cached features", None, None, *blank, found.feature_size))
+    rows.append(("stopped runs", None, None, *blank, found.work_size))
+    columns = ("item", "name", "state", "photos", "method", "bits", "backbone", "seed", "created", "bytes")
+    output.show(columns, rows, form, header=header)
+
+
+@app.command()
+def rollback(library: opt.Library = None, quiet: opt.Quiet = False) -> None:
+    """Search with the previous hasher and gallery again; a second rollback undoes the first."""
+    from hashcli.talk import Talk
+
+    opened = output.opened(library)
+    with opened.writing():
+        current = opened.rollback()
+    Talk(quiet).say(f"{current.name}, made {current.created}, is in use again")
+
+
+@app.command("export")
+def export_hasher(
+    to: Annotated[
+        Path, typer.Argument(metavar="FILE.zip|DIR", help="Where to write it; the photos and the gallery stay.")
+    ],
+    library: opt.Library = None,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Write the hasher in use to one file, for another machine."""
+    from hashcli.talk import Talk
+
+    if to.exists():
+        raise UsageError(f"{output.shown(to)} exists already", "name a file that does not exist yet")
+    output.opened(library).require().hasher.export_to(to)
+    Talk(quiet).say(f"written; on the other machine: hashcli library import {output.shown(to)}")
+
+
+@app.command()
+def clean(
+    features: Annotated[
+        bool, typer.Option("--features", help="Drop cached features; photos are then read again when needed.")
+    ] = False,
+    work: Annotated[bool, typer.Option("--work", help="Drop what stopped runs left to go on from.")] = False,
+    library: opt.Library = None,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Drop caches. Hashers, galleries and photos are never touched."""
+    import shutil
+
+    from hashcli.durable import disk_usage
+    from hashcli.talk import Talk
+
+    chosen = [name for name, wanted in (("features", features), ("work", work)) if wanted]
+    if not chosen:
+        raise UsageError("nothing was chosen to be dropped", "hashcli library clean --features, or --work, or both")
+    opened = output.opened(library)
+    with opened.writing():
+        folders = [opened.folder / name for name in chosen if (opened.folder / name).exists()]
+        freed = sum(disk_usage(folder) for folder in folders)
+        for folder in folders:
+            shutil.rmtree(folder)
+    Talk(quiet).say(f"{_megabytes(freed)} freed")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,228 @@
+"""The options of all commands, each declared once, so that a name means the same everywhere.
+
+Completions are answered here too; they read metadata only and import neither numpy nor torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+FORMATS = ("table", "tsv", "csv", "jsonl", "paths")
+DEVICES = ("auto", "cuda", "cpu", "mps")
+FINETUNES = ("none", "last", "all")
+DOMAINS = ("src", "tgt")
+CODE_LENGTHS = ("16", "32", "48", "64", "96", "128", "256", "512", "1024")
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A parser for a word that must be one of `choices`; the mistake names them all and the nearest one."""
+
+    def parse(word: str) -> str:
+        if word in choices:
+            return word
+        near = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+        suggestion = f" Did you mean {near[0]}?" if near else ""
+        raise typer.BadParameter(f"{word!r} is none of {', '.join(choices)}.{suggestion}")
+
+    return parse
+
+
+def _starting(*choices: str) -> Callable[[str], list[str]]:
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete
+
+
+def complete_method(incomplete: str) -> list[tuple[str, str]]:
+    """Installed methods with their summaries; after a comma the next of a list."""
+    from hashcli import registry
+
+    done, comma, last = incomplete.rpartition(",")
+    found = registry.installed().items()
+    return [(f"{done}{comma}{name}", method.summary) for name, method in found if name.startswith(last)]
+
+
+def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """`name=` for each setting of the method chosen so far on the command line."""
+    from hashcli import registry, settings
+    from hashcli.errors import HashcliError
+
+    try:
+        method = registry.load(ctx.params.get("method") or "couple")
+    except HashcliError:
+        return []  # the command itself will say what is wrong
+    declared = settings.declared(method.Settings)
+    return [(f"{s.name}=", s.param.help) for s in declared if f"{s.name}=".startswith(incomplete)]
+
+
+# ---- where and with what
+
+Library = Annotated[
+    Path | None,
+    typer.Option(
+        "--library",
+        "-L",
+        metavar="DIR",
+        envvar="HASHCLI_LIBRARY",
+        help="The library: one folder with all that hashcli knows. Default: a folder in your user data directory.",
+    ),
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        "-m",
+        metavar="NAME",
+        help="How to learn the codes; `hashcli methods` lists the choices.",
+        autocompletion=complete_method,
+    ),
+]
+OptionalMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--method",
+        "-m",
+        metavar="NAME",
+        help="How to learn the codes. Default: dsah; source-only with --labels; dcgh with --captions-file.",
+        autocompletion=complete_method,
+    ),
+]
+Bits = Annotated[
+    int,
+    typer.Option(
+        "--bits",
+        "-b",
+        metavar="N",
+        help="Code length: a multiple of 8 from 16 to 1024.",
+        autocompletion=_starting(*CODE_LENGTHS),
+    ),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone", metavar="NAME", help="The network that looks at the photos. Default: efficientnet_lite0."
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A setting of the method, as `hashcli methods NAME` lists them; may be repeated.",
+        autocompletion=complete_setting,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="|".join(DEVICES),
+        parser=one_of(*DEVICES),
+        help="Where to compute.",
+        autocompletion=_starting(*DEVICES),
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all randomness.")]
+Finetune = Annotated[
+    str,
+    typer.Option(
+        "--finetune",
+        metavar="|".join(FINETUNES),
+        parser=one_of(*FINETUNES),
+        help="How much of the backbone is trained too; more than none wants a GPU.",
+        autocompletion=_starting(*FINETUNES),
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE.csv",
+        help="Labels from a table with the header `path,labels` (paths relative to it, `;` between labels), "
+        "instead of from subfolders.",
+    ),
+]
+CaptionsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--captions-file", metavar="FILE.csv", help="Captions from a table instead of from sidecar .txt files."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, metavar="N", help="Processes that read photos. Default: one for each CPU core."),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option("--include", metavar="GLOB", help="Only photos whose path matches; may be repeated."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="No photos whose path matches; may be repeated."),
+]
+Domain = Annotated[
+    str | None,
+    typer.Option(
+        "--domain",
+        metavar="|".join(DOMAINS),
+        parser=one_of(*DOMAINS),
+        help="Treat the photos as src or tgt. Default: that of the folder they are in, else tgt.",
+        autocompletion=_starting(*DOMAINS),
+    ),
+]
+
+# ---- what becomes of the result
+
+NoIndex = Annotated[
+    bool,
+    typer.Option("--no-index", help="Only put the hasher aside; `hashcli index` completes it and takes it into use."),
+]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Replace a hasher that was learned from unrelated folders, without asking.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Take the new hasher into use even if it measures worse.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Begin anew instead of going on where a stopped run was.")]
+Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE.jsonl", help="Write one JSON line for each photo that failed."),
+]
+
+# ---- how results are shown
+
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="|".join(FORMATS),
+        parser=one_of(*FORMATS),
+        help="Form of the output. Default: table on a terminal, else tsv.",
+        autocompletion=_starting(*FORMATS),
+    ),
+]
+TableFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="|".join(FORMATS[:-1]),
+        parser=one_of(*FORMATS[:-1]),
+        help="Form of the output. Default: table on a terminal, else tsv.",
+        autocompletion=_starting(*FORMATS[:-1]),
+    ),
+]
+Null = Annotated[
+    bool,
+    typer.Option(
+        "--null", "-0", help="Paths end with a NUL byte, on stdin and in the output (-f paths, which it implies)."
+    ),
+]
+Header = Annotated[bool, typer.Option("--header", help="Begin tsv and csv with the names of the columns.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say what each step counted.")]

@@ -1,0 +1,128 @@
+"""What the commands share: the library they work on, where they talk, how they show and report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from hashcli.errors import LibraryError, UsageError
+
+if TYPE_CHECKING:
+    from hashcli.extraction import PhotoFailure
+    from hashcli.formats import Row
+    from hashcli.library import Library
+    from hashcli.talk import Talk
+
+
+def located(folder: Path | None) -> Path:
+    """Where the library is or will be. Raises UsageError when a file is there."""
+    from hashcli.library import default_location
+
+    place = folder.expanduser() if folder else default_location()
+    if place.exists() and not place.is_dir():
+        raise UsageError(f"--library: {shown(place)} is a file, and a library is a folder", "name another place")
+    return place
+
+
+def opened(folder: Path | None) -> Library:
+    """The library to read. Raises NoLibraryError where there is none."""
+    from hashcli.library import Library
+
+    return Library.open(located(folder))
+
+
+def opened_if_there(folder: Path | None) -> Library | None:
+    """The library to take cached features from, where there is one."""
+    return opened(folder) if (located(folder) / "library.json").exists() else None
+
+
+def writable(folder: Path | None) -> Library:
+    """The library to write to, made if there is none. Raises LibraryError when it may not be written."""
+    from hashcli.library import Library
+
+    place = located(folder)
+    nearest = next(p for p in (place, *place.absolute().parents) if p.exists())
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise LibraryError(
+            f"the library at {shown(place)} cannot be written: no permission for {shown(nearest)}",
+            "check who owns the folder, or name another: --library DIR",
+        )
+    return Library.create(place)
+
+
+def query_command(folder: Path | None) -> str:
+    """What to type to search the library that was just written."""
+    library = f" --library {shlex.quote(shown(folder))}" if folder and "HASHCLI_LIBRARY" not in os.environ else ""
+    return f"hashcli query{library} PHOTO"
+
+
+def shown(path: Path) -> str:
+    """A path in a message: nothing in it may harm a terminal."""
+    from hashcli.photos import escape
+
+    return escape(os.fsencode(path))
+
+
+def talk(quiet: bool, verbose: bool) -> Talk:
+    """Where the run talks: bars when stderr is a terminal that can draw them, else plain lines."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from hashcli.render import LiveTalk
+
+        return LiveTalk(quiet, verbose)
+    from hashcli.talk import PlainTalk
+
+    return PlainTalk(quiet, verbose)
+
+
+def confirmation() -> Callable[[str], bool] | None:
+    """How to ask the user; None when nobody is there to answer."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    return lambda question: typer.confirm(question, err=True)
+
+
+def show(
+    columns: Sequence[str], rows: Iterable[Row], form: str | None, *, header: bool = False, null: bool = False
+) -> None:
+    """Put a table on stdout: by default drawn on a terminal, tsv elsewhere."""
+    if form == "table" or (form is None and sys.stdout.isatty()):
+        from hashcli import render
+
+        render.table(columns, rows)
+    else:
+        from hashcli import formats
+
+        formats.write(sys.stdout.buffer, form or "tsv", columns, rows, header=header, null=null)
+
+
+def check_report(file: Path | None) -> None:
+    """Raises UsageError when --report names a place that cannot be written: better now than after the work."""
+    if file is None:
+        return
+    if file.is_dir() or not file.parent.is_dir():
+        problem = "is a folder" if file.is_dir() else "is in a folder that does not exist"
+        raise UsageError(f"--report: {shown(file)} {problem}", "name a file to write, such as --report failed.jsonl")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UsageError(f"--report: {shown(file)} may not be written", "name another file")
+
+
+def finish(failures: Sequence[PhotoFailure], report: Path | None, talk: Talk) -> None:
+    """Write the report asked for. Raises typer.Exit with code 3 when some photos failed."""
+    from hashcli.formats import photo_failure
+
+    if report is not None:
+        lines = [json.dumps(photo_failure(failure.path, failure.reason)) + "\n" for failure in failures]
+        report.write_text("".join(lines), encoding="ascii")
+    if not failures:
+        return
+    where = f"{shown(report)} lists them" if report else "--report FILE.jsonl lists them"
+    first = photo_failure(failures[0].path, failures[0].reason)
+    talk.say(f"{len(failures):,} failed, the first: {first['path']}: {first['reason']}; {where}")
+    raise typer.Exit(3)

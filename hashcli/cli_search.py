@@ -1,0 +1,137 @@
+"""`hashcli index` and `hashcli query`: keep the gallery current, and find photos in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hashcli import cli_options as opt
+from hashcli import cli_output as output
+from hashcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from hashcli.formats import Row
+    from hashcli.search import QueryResult
+
+COLUMNS = ("query", "rank", "distance", "similarity", "path", "label", "domain")
+
+
+def index(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders to look at. Default: all that are indexed.")
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Forget photos that are gone from these folders.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --prune: also where a large part of a folder is gone.")
+    ] = False,
+    domain: opt.Domain = None,
+    labels: opt.Labels = None,
+    include: opt.Include = None,
+    exclude: opt.Exclude = None,
+    workers: opt.Workers = None,
+    report: opt.Report = None,
+    library: opt.Library = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Index new, changed and moved photos.
+
+    What is known already is not read again. Photos that are gone stay in the index until --prune.
+    """
+    from hashcli import indexing
+    from hashcli.collection import WalkOptions
+    from hashcli.photos import escape
+
+    output.check_report(report)
+    talk = output.talk(quiet, verbose)
+    done = indexing.index(
+        output.opened(library),
+        folders or (),
+        domain="src" if domain == "src" else "tgt" if domain else None,
+        prune=prune,
+        yes=force,
+        labels=labels,
+        options=WalkOptions(tuple(include or ()), tuple(exclude or ())),
+        workers=workers,
+        progress=talk,
+    )
+    counts = [(done.added, "added"), (done.changed, "changed"), (done.moved, "moved"), (done.pruned, "pruned")]
+    counts += [(done.carried, "carried over"), (done.unchanged, "as before")]
+    talk.say(f"photos: {', '.join(f'{n:,} {what}' for n, what in counts if n) or 'none found'}")
+    if done.gone > done.pruned and not prune:
+        talk.say(f"{done.gone:,} are gone; `hashcli index --prune` forgets them")
+    for path, vanished, total in done.held_back:
+        talk.say(
+            f"{vanished:,} of {total:,} photos in {escape(path)} are gone, too many to forget unasked: --prune --force"
+        )
+    talk.say(f"next: {output.query_command(library)}")
+    output.finish([*done.failed, *done.lost], report, talk)
+
+
+def query(
+    photos: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PHOTO|-", help="Photos to look for; `-` reads their paths from stdin, one a line."),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", "-k", min=1, metavar="N", help="How many photos to show.")] = 10,
+    radius: Annotated[
+        int | None, typer.Option("--radius", "-r", min=0, metavar="N", help="Only photos within this Hamming distance.")
+    ] = None,
+    rerank: Annotated[
+        int,
+        typer.Option(
+            "--rerank", min=0, metavar="N", help="Among the N nearest, order equal distances by look; 0: off."
+        ),
+    ] = 1000,
+    include_self: Annotated[
+        bool, typer.Option("--include-self", help="Show a photo among its own results too.")
+    ] = False,
+    domain: opt.Domain = None,
+    form: opt.Format = None,
+    null: opt.Null = False,
+    header: opt.Header = False,
+    report: opt.Report = None,
+    library: opt.Library = None,
+    quiet: opt.Quiet = False,
+    verbose: opt.Verbose = False,
+) -> None:
+    """Show the indexed photos that are most like PHOTO.
+
+    Order: Hamming distance, then similarity, then path. Exit code 1 when nothing is found.
+    """
+    from hashcli import search
+
+    output.check_report(report)
+    words = photos or []
+    if null and form not in (None, "paths") and "-" not in words:
+        raise UsageError(f"--null goes with --format paths, not {form}", "leave out one of the two")
+    queries = list(_paths(words, null))
+    if not queries:
+        raise UsageError("no photo to look for was given", "hashcli query PHOTO, or paths on stdin: hashcli query -")
+    options = search.SearchOptions(
+        top=top, radius=radius, rerank=rerank, include_self=include_self, domain=domain or "tgt"
+    )
+    results = search.nearest(output.opened(library), queries, options)
+    output.show(COLUMNS, rows(results), form or ("paths" if null else None), header=header, null=null)
+
+
+def rows(results: Iterable[QueryResult]) -> Iterator[Row]:
+    """Results as rows of `COLUMNS`, rank from 1 within each query."""
+    for result in results:
+        for rank, match in enumerate(result.matches, 1):
+            yield result.query, rank, match.distance, match.similarity, match.path, match.label, match.domain
+
+
+def _paths(words: Sequence[str], null: bool) -> Iterator[bytes]:
+    """The photos' paths; `-` stands for those on stdin."""
+    for word in words:
+        if word == "-":
+            yield from (path for path in sys.stdin.buffer.read().split(b"\0" if null else b"\n") if path)
+        else:
+            yield os.fsencode(word)
