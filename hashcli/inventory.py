@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from hashcli.durable import disk_usage
 
 if TYPE_CHECKING:
-    from hashcli.gallery import Root
     from hashcli.generation import Generation
     from hashcli.library import Library
+    from hashcli.records import Root
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli.durable import replace_file, sync, sync_tree
+from hashcli.durable import is_network_folder, replace_file, sync, sync_tree
 from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError, NoLibraryError
 from hashcli.generation import (
     Building,
@@ -149,21 +149,33 @@ class Library:
         return found
 
     def features(self, spec: Spec) -> FeatureCache:
-        """The feature cache of a backbone and its preprocessing."""
+        """The feature cache of a backbone and its preprocessing, for writing too."""
         from hashcli.features import FeatureCache
 
         return FeatureCache(self.folder / "features" / spec.key, spec.dim)
 
     def identity(self) -> IdentityCache:
-        """The cache that knows photos' digests by path and stat."""
+        """The cache that knows photos' digests by path and stat, for writing too."""
         from hashcli.identity import IdentityCache
 
         return IdentityCache(self.folder / "identity")
 
+    def kept_features(self, spec: Spec) -> FeatureCache | None:
+        """The features of a backbone for reading alone; None where none are kept."""
+        from hashcli.features import FeatureCache
+
+        folder = self.folder / "features" / spec.key
+        return FeatureCache(folder, spec.dim, write=False) if (folder / "index").is_dir() else None
+
+    def kept_identity(self) -> IdentityCache | None:
+        """The cache of photos' digests for reading alone; None where there is none."""
+        from hashcli.identity import IdentityCache
+
+        folder = self.folder / "identity"
+        return IdentityCache(folder, write=False) if (folder / "data.mdb").is_file() else None
+
     def warning(self) -> str | None:
         """What the user should know before anything is written here; None when all is well."""
-        from hashcli.gallery import is_network_folder
-
         if is_network_folder(self.folder):
             return f"{self.folder} is on a network file system: write to this library from one machine at a time"
         return None

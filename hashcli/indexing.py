@@ -1,0 +1,321 @@
+"""index(): what changed in the folders since last time goes into the gallery, and nothing is read twice.
+
+A photo whose size, times and inode are as before is not opened. A file that is new here, but whose contents a
+record has whose own file is gone, was moved: the record gets the new path and keeps its code. Gone photos stay
+findable until `prune`; a folder that is missing as a whole (an unplugged disk) loses nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hashcli.backbones import ExportedBackbone
+from hashcli.carrying import Codes, blocks, fill, within
+from hashcli.collection import Collection, WalkOptions, labeled_by_csv, real_folder
+from hashcli.errors import UsageError
+from hashcli.extraction import PhotoFailure, extract
+from hashcli.photos import PhotoFile, escape, walk
+from hashcli.progress import Progress
+from hashcli.records import Domain, Record, Root
+from hashcli.roots import Roots, inside, relative
+
+if TYPE_CHECKING:
+    from hashcli.gallery import Gallery
+    from hashcli.hasher import Hasher
+    from hashcli.library import Library
+
+VANISHED = 0.3  # share of a root's photos beyond which pruning them needs `yes`
+_DEFAULT = WalkOptions()
+
+
+@dataclass
+class IndexReport:
+    """What index() did; the numbers count photos.
+
+    gone       files that are no longer there, of which `pruned` left the gallery
+    carried    photos that a staged hasher took over from the generation before it; `lost` are those it could not
+    missing    roots that are not there now; nothing of them was touched
+    held_back  roots of which so much vanished that pruning needs `yes`: (path, vanished, of)
+    """
+
+    generation: str = ""
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    unchanged: int = 0
+    gone: int = 0
+    pruned: int = 0
+    n_encoded: int = 0
+    carried: int = 0
+    failed: list[PhotoFailure] = field(default_factory=list)
+    lost: list[PhotoFailure] = field(default_factory=list)
+    missing: list[bytes] = field(default_factory=list)
+    held_back: list[tuple[bytes, int, int]] = field(default_factory=list)
+
+    def counts(self) -> dict[str, int]:
+        """The numbers by name, for the log."""
+        numbers = {name: value for name, value in vars(self).items() if isinstance(value, int)}
+        return numbers | {"failed": len(self.failed), "lost": len(self.lost)}
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A file that may be new: its root, its slot if the gallery holds its path, and the label a table gives it."""
+
+    file: PhotoFile
+    root: Root
+    slot: int | None
+    label: str | None
+
+
+def index(
+    library: Library,
+    folders: Sequence[Path] = (),
+    *,
+    domain: Domain | None = None,
+    prune: bool = False,
+    yes: bool = False,
+    labels: Path | None = None,
+    options: WalkOptions = _DEFAULT,
+    workers: int | None = None,
+    progress: Progress,
+) -> IndexReport:
+    """Bring the gallery up to date with `folders`, or with all known roots.
+
+    domain   of the folders (default: what it was; for new ones that of the root around them, else `tgt`)
+    prune    photos whose files are gone leave the gallery; `yes` also when they are many (over 30 % of a root)
+    labels   a CSV as for `adapt`; without it new photos of a `src` root are labeled by their first-level subfolder
+
+    Completes a staged hasher first. An interrupted run goes on where it was. Raises NoLibraryError without a
+    hasher, UsageError for folders that cannot be, LockedError, DamagedError, MachineError.
+    """
+    with library.writing():
+        if warning := library.warning():
+            progress.say(warning)
+        report = IndexReport()
+        staged = library.staged()
+        generation = staged or library.require()
+        hasher = generation.hasher
+        backbone = ExportedBackbone(hasher.backbone_folder, hasher.spec)
+        if staged:
+            progress.say(f"completing the staged {hasher.method} hasher {staged.name}")
+            old = library.current()
+            filled = fill(library, staged.folder, backbone, (), roots=(), old=old, workers=workers, progress=progress)
+            report.carried, report.lost = filled.n_carried, filled.lost
+        with generation.gallery(write=True) as gallery:
+            run = _Run(library, gallery, hasher, backbone, report, workers, progress)
+            targets = run.targets(folders, domain)
+            run.update(targets, options, labels)
+            run.sweep(targets, prune, yes)
+        if staged:
+            generation = library.complete(staged)
+        report.generation = generation.name
+        progress.log("index", **report.counts())
+        return report
+
+
+class _Run:
+    def __init__(
+        self,
+        library: Library,
+        gallery: Gallery,
+        hasher: Hasher,
+        backbone: ExportedBackbone,
+        report: IndexReport,
+        workers: int | None,
+        progress: Progress,
+    ) -> None:
+        self._library, self._gallery, self._backbone = library, gallery, backbone
+        self._report, self._workers, self._progress = report, workers, progress
+        self._codes = Codes(library, hasher)
+        self._roots = Roots(gallery)
+        self._seen = bytearray(gallery.info().slots)  # slots accounted for; later ones are this run's own
+
+    def targets(self, folders: Sequence[Path], domain: Domain | None) -> list[Root]:
+        """The roots to look through, deepest first; new ones are added, missing ones reported and left out."""
+        known = {root.path: root for root in self._gallery.roots()}
+        paths = [os.path.realpath(os.fsencode(folder)) for folder in folders] or list(known)
+        if not paths:
+            raise UsageError("the library knows no folders yet", "name one: hashcli index DIR")
+        for path, folder in zip(paths, folders, strict=False):
+            if path not in known:
+                real_folder(folder, "index")
+        wanted = set()
+        for path in paths:
+            around = known.get(path) or self._roots.owner(path)
+            if path in known and not os.path.isdir(path):
+                self._report.missing.append(path)
+                self._progress.say(f"{escape(path)} is not there now; its photos stay in the library")
+                continue
+            wanted.add(path)
+            default: Domain = around.domain if around else "tgt"
+            if path not in known or domain not in (None, default):
+                self._gallery.add_root(path, domain or default)
+        self._roots = Roots(self._gallery)
+        return [root for root in self._roots if root.path in wanted]
+
+    def update(self, targets: Sequence[Root], options: WalkOptions, table: Path | None) -> None:
+        """Everything that is in the folders now is in the gallery afterwards."""
+        candidates: list[_Candidate] = []
+        for root in targets:
+            with self._progress.task(f"looking through {escape(root.path)}") as task:
+                for block in blocks(self._labeled(root, targets, options, table)):
+                    candidates += self._changes(block)
+                    task.advance(len(block))
+        if candidates:
+            with self._progress.task("indexing photos", len(candidates)) as task:
+                for some in blocks(candidates):
+                    self._store(some, within(self._progress, task))
+
+    def _labeled(
+        self, root: Root, targets: Sequence[Root], options: WalkOptions, table: Path | None
+    ) -> Iterator[tuple[PhotoFile, Root, str | None]]:
+        if table is None:
+            for file, owner in self._files(root, targets, options):
+                yield file, owner, None
+            return
+        found = list(self._files(root, targets, options))
+        labels = labeled_by_csv(Collection(root.path, [file for file, _ in found], []), table).labels
+        for (file, owner), names in zip(found, labels, strict=True):
+            yield file, owner, ";".join(names) or None
+
+    def _files(self, root: Root, targets: Sequence[Root], options: WalkOptions) -> Iterator[tuple[PhotoFile, Root]]:
+        """The photos found from this root on, each with the root it belongs to: the deepest around it."""
+        found = walk(
+            root.path,
+            include=options.include,
+            exclude=options.exclude,
+            hidden=options.hidden,
+            follow_symlinks=options.follow_symlinks,
+        )
+        for item in found:
+            if not isinstance(item, PhotoFile):
+                self._report.failed.append(PhotoFailure(item.path, item.reason))
+            elif next(target for target in targets if inside(item.full, target.path)) == root:  # else found from there
+                owner = self._roots.owner(item.full) or root
+                if owner != root:
+                    item = replace(item, root=owner.path, path=relative(item.full, owner.path))
+                yield item, owner
+
+    def _changes(self, photos: Sequence[tuple[PhotoFile, Root, str | None]]) -> Iterator[_Candidate]:
+        """Those of the photos that are not in the gallery just as they are."""
+        with self._library.identity() as identity:
+            digests = identity.get([file for file, _, _ in photos])
+        for (file, root, label), digest in zip(photos, digests, strict=True):
+            slot = self._roots.slot_of(file.full)
+            if slot is not None:
+                self._seen[slot] = True
+                old = self._gallery.records([slot])[0]
+                if digest == old.digest and old == _record(file, root, digest, label or old.label):
+                    self._report.unchanged += 1
+                    continue
+            yield _Candidate(file, root, slot, label)
+
+    def _store(self, candidates: Sequence[_Candidate], progress: Progress) -> None:
+        files = [candidate.file for candidate in candidates]
+        read = extract(files, self._backbone, self._library, workers=self._workers, progress=progress)
+        self._report.failed += read.failures
+        self._report.n_encoded += read.n_encoded
+        kept: list[tuple[int, Record]] = []
+        fresh: list[tuple[Record, int]] = []
+        removed: list[int] = []
+        for candidate, digest, row in zip(candidates, read.digests, read.rows, strict=True):
+            if digest is None or row < 0:
+                continue  # a record from before it became unreadable stays: it is still the best we have
+            moved = candidate.slot is None
+            slot = self._left_behind(digest) if moved else candidate.slot
+            old = None if slot is None else self._gallery.records([slot])[0]
+            record = _record(candidate.file, candidate.root, digest, candidate.label or _label(candidate, old))
+            if slot is None or old is None:
+                self._report.added += 1
+                fresh.append((record, int(row)))
+                continue
+            self._seen[slot] = True
+            if (old.digest, old.domain) == (digest, record.domain):  # the code is still right
+                kept.append((slot, record))
+                self._report.moved += moved
+                self._report.unchanged += not moved
+            else:
+                self._report.moved += moved
+                self._report.changed += not moved
+                fresh.append((record, int(row)))
+                removed.append(slot)
+        if removed:  # first: a run that is killed in between finds these files new the next time
+            self._gallery.remove(removed)
+        if kept:
+            self._gallery.replace_records(kept)
+        if fresh:
+            records = [record for record, _ in fresh]
+            packed = self._codes([row for _, row in fresh], [record.domain for record in records])
+            self._gallery.append(records, packed)
+
+    def _left_behind(self, digest: bytes) -> int | None:
+        """The slot of a photo of this content whose own file is gone, though its root is there."""
+        for slot in self._gallery.slots_of_digest(digest):
+            if slot < len(self._seen) and not self._seen[slot]:
+                record = self._gallery.records([slot])[0]
+                if _is_filled(self._roots[record.root].path) and _is_gone(self._roots.full(record)):
+                    return slot
+        return None
+
+    def sweep(self, targets: Sequence[Root], prune: bool, yes: bool) -> None:
+        """Count the photos whose files are gone, and take them out where that was asked for."""
+        total = {root.id: 0 for root in targets}
+        gone: dict[int, list[int]] = {root.id: [] for root in targets}
+        for slot, record in self._gallery.scan():
+            if record.root in total:
+                total[record.root] += 1
+                if slot < len(self._seen) and not self._seen[slot] and _is_gone(self._roots.full(record)):
+                    gone[record.root].append(slot)
+        for root in targets:
+            slots = gone[root.id]
+            self._report.gone += len(slots)
+            if not slots or not prune:
+                continue
+            if len(slots) > VANISHED * total[root.id] and not yes:
+                self._report.held_back.append((root.path, len(slots), total[root.id]))
+                continue
+            self._gallery.remove(slots)
+            self._report.pruned += len(slots)
+
+
+def _record(file: PhotoFile, root: Root, digest: bytes, label: str | None) -> Record:
+    return Record(root.id, file.path, file.size, file.mtime_ns, digest, label, root.domain)
+
+
+def _label(candidate: _Candidate, old: Record | None) -> str | None:
+    """The first-level subfolder of a source root, unless a table gave the old record another label."""
+    if candidate.root.domain != "src":
+        return old.label if old else None
+    if old is not None and old.label not in (None, _subfolder(old.path)):
+        return old.label
+    return _subfolder(candidate.file.path)
+
+
+def _subfolder(path: bytes) -> str | None:
+    folder, slash, _ = path.partition(b"/")
+    return escape(folder) if slash else None
+
+
+def _is_gone(full: bytes) -> bool:
+    """Whether there is surely no file; one that may not be looked at is not gone."""
+    try:
+        os.lstat(full)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_filled(folder: bytes) -> bool:
+    """Whether the folder is there with something in it: an unplugged disk may leave an empty one."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(True for _ in entries)
+    except OSError:
+        return False

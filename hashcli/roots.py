@@ -1,0 +1,53 @@
+"""Which folder a photo belongs to, where indexed folders lie in one another: the deepest that contains it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hashcli.gallery import Gallery
+    from hashcli.records import Record, Root
+
+
+def inside(full: bytes, folder: bytes) -> bool:
+    """Whether the absolute path lies below the folder."""
+    return full.startswith(folder.rstrip(b"/") + b"/") and full != folder
+
+
+def relative(full: bytes, folder: bytes) -> bytes:
+    """The path below the folder, which must contain it."""
+    return full[len(folder.rstrip(b"/")) + 1 :]
+
+
+class Roots:
+    """The roots of an open gallery, deepest first, and its photos by absolute path."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+        self._roots: list[Root] = sorted(gallery.roots(), key=lambda root: len(root.path), reverse=True)
+        self._by_id = {root.id: root for root in self._roots}
+
+    def __iter__(self) -> Iterator[Root]:
+        return iter(self._roots)
+
+    def __getitem__(self, number: int) -> Root:
+        return self._by_id[number]
+
+    def owner(self, full: bytes) -> Root | None:
+        """The root that a photo at this path belongs to; None outside all roots."""
+        return next((root for root in self._roots if inside(full, root.path)), None)
+
+    def slot_of(self, full: bytes) -> int | None:
+        """The slot of the photo at this path, under whichever root it was indexed."""
+        for root in self._roots:
+            if inside(full, root.path):
+                slot = self._gallery.slot_of(root.id, relative(full, root.path))
+                if slot is not None:
+                    return slot
+        return None
+
+    def full(self, record: Record) -> bytes:
+        """The record's absolute path."""
+        return os.path.join(self._by_id[record.root].path, record.path)

@@ -1,0 +1,275 @@
+"""nearest(): the indexed photos that are most like the given ones.
+
+Order of results: Hamming distance; then, among the `rerank` nearest, cosine of the cached features, because
+learned codes collapse to few per class and ties are the rule; then path bytes. A photo that is indexed and has
+not changed is searched by its stored code, without opening it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashcli.features import DamagedRows
+from hashcli.photos import PhotoError, PhotoFile, stat_photo
+from hashcli.progress import Progress, Silent
+from hashcli.records import DOMAINS, Domain, Record
+from hashcli.roots import Roots
+
+if TYPE_CHECKING:
+    from hashcli.decoding import Decoded
+    from hashcli.encoder import Encoder
+    from hashcli.features import FeatureCache
+    from hashcli.gallery import Gallery
+    from hashcli.hasher import Hasher
+    from hashcli.library import Library
+
+QUERIES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Match:
+    """One found photo.
+
+    rank        from 1 within its query
+    distance    Hamming distance of the codes, in bits
+    cosine      of the features; None beyond the `rerank` nearest and for photos whose feature is not cached
+    similarity  the cosine where there is one, else that of the codes as vectors of -1 and 1
+    path        absolute
+    """
+
+    query: bytes
+    rank: int
+    distance: int
+    similarity: float
+    cosine: float | None
+    path: bytes
+    label: str | None
+    domain: Domain
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """What was found for the photo at `path` (as it was given); `error` says why it could not be looked for."""
+
+    path: bytes
+    matches: list[Match]
+    error: str | None = None
+
+
+@dataclass
+class _Query:
+    """A query on its way to a code (n_bits // 8,) and a feature (d,)."""
+
+    path: bytes
+    names: frozenset[bytes]  # absolute paths that mean this very file
+    file: PhotoFile | None = None
+    slot: int | None = None
+    domain: Domain = "tgt"
+    code: NDArray[np.uint8] | None = None
+    feature: NDArray[np.float16] | None = None
+    error: str | None = None
+
+
+def nearest(
+    library: Library,
+    photos: Sequence[bytes],
+    *,
+    top: int | None = 10,
+    radius: int | None = None,
+    rerank: int = 1000,
+    include_self: bool = False,
+    domain: Domain | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[QueryResult]:
+    """The nearest indexed photos of each of `photos`, in their order.
+
+    top, radius   how many at most (None: all within the radius), and within which Hamming distance
+    rerank        how many of the nearest are put in order of cosine within equal distance; 0: none
+    include_self  a photo is among its own results; other files with the same contents always are
+    domain        of the queries; default: as they are indexed, else that of the root around them, else `tgt`
+
+    Where photos at the same distance do not all fit among the nearest `rerank` and `top`, those indexed first
+    are taken. Raises NoLibraryError, DamagedError, and ValueError without `top` and `radius`.
+    """
+    if top is None and radius is None:
+        raise ValueError("one of top and radius must be given")
+    generation = library.require()
+    hasher = generation.hasher
+    with generation.gallery() as gallery, gallery.snapshot(), ExitStack() as stack:
+        features = library.kept_features(hasher.spec)
+        cache = stack.enter_context(features) if features else None
+        looking = _Looking(library, hasher, gallery, cache, progress or Silent())
+        queries = looking.prepared(photos, domain, need_features=rerank > 0)
+        looking.encode(queries, workers)
+        k = None if top is None else max(top, rerank) + 2  # a photo itself may be among them, under two names
+        results = []
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            some = queries[start : start + QUERIES_AT_ONCE]
+            coded = [query.code for query in some if query.code is not None]
+            found = iter(gallery.search(np.stack(coded), k, radius) if coded else [])
+            for query in some:
+                if query.code is None:
+                    results.append(QueryResult(query.path, [], query.error))
+                else:
+                    slots, distances = next(found)
+                    matches = looking.ranked(query, slots, distances, top=top, rerank=rerank, include_self=include_self)
+                    results.append(QueryResult(query.path, matches))
+        return results
+
+
+class _Looking:
+    def __init__(
+        self, library: Library, hasher: Hasher, gallery: Gallery, cache: FeatureCache | None, progress: Progress
+    ) -> None:
+        self._library, self._hasher, self._gallery, self._cache = library, hasher, gallery, cache
+        self._progress = progress
+        self._roots = Roots(gallery)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        from hashcli.encoder import Encoder
+
+        return Encoder(self._hasher)
+
+    def prepared(self, photos: Sequence[bytes], domain: Domain | None, need_features: bool) -> list[_Query]:
+        """The queries, with code and feature where no photo has to be opened for them."""
+        queries = [self._query(path, domain) for path in photos]
+        files = [query.file for query in queries if query.file is not None]
+        digests = iter(self._digests(files))
+        for query in queries:
+            digest = next(digests) if query.file is not None else None
+            if digest is not None:
+                self._recall(query, digest, need_features)
+        return queries
+
+    def encode(self, queries: Sequence[_Query], workers: int | None) -> None:
+        """Give all other queries code and feature, or the reason why not."""
+        waiting = [query for query in queries if query.code is None and query.file is not None]
+        if not waiting:
+            return
+        with self._progress.task("reading photos", len(waiting)) as task:
+            for query, decoded in zip(waiting, self._decoded(waiting, workers), strict=True):
+                if decoded.pixels is not None:
+                    query.feature = self._encoder.features(decoded.pixels[None])[0]
+                    query.code = self._code(query.feature, query.domain)
+                query.error = decoded.reason
+                task.advance()
+
+    def ranked(
+        self,
+        query: _Query,
+        slots: NDArray[np.int64],
+        distances: NDArray[np.int64],
+        *,
+        top: int | None,
+        rerank: int,
+        include_self: bool,
+    ) -> list[Match]:
+        """The found slots, which come by distance, as matches in their final order."""
+        records = self._gallery.records(slots)
+        paths = [self._roots.full(record) for record in records]
+        others = [i for i, path in enumerate(paths) if include_self or path not in query.names]
+        cosines = dict(zip(others, self._cosines(query, [records[i] for i in others[:rerank]]), strict=False))
+
+        def order(i: int) -> tuple[int, bool, float, bytes]:
+            cosine = cosines.get(i)
+            return int(distances[i]), cosine is None, -(cosine or 0.0), paths[i]
+
+        matches = []
+        for rank, i in enumerate(sorted(others, key=order)[:top], 1):
+            distance, cosine = int(distances[i]), cosines.get(i)
+            similarity = 1 - 2 * distance / self._hasher.n_bits if cosine is None else cosine
+            label, domain = records[i].label, records[i].domain
+            matches.append(Match(query.path, rank, distance, similarity, cosine, paths[i], label, domain))
+        return matches
+
+    def _query(self, path: bytes, domain: Domain | None) -> _Query:
+        real = os.path.realpath(path)
+        folder, name = os.path.split(os.path.abspath(path))
+        named = os.path.join(os.path.realpath(folder), name)
+        query = _Query(path, frozenset((named, real)))
+        full = real if self._roots.slot_of(named) is None else named
+        query.slot = self._roots.slot_of(full)
+        owner = self._roots.owner(full)
+        if domain or owner:
+            indexed = None if query.slot is None else self._gallery.records([query.slot])[0].domain
+            query.domain = domain or indexed or (owner.domain if owner else "tgt")
+        try:
+            query.file = stat_photo(full, owner.path if owner else b"")
+        except PhotoError as error:
+            query.error = error.reason
+        return query
+
+    def _digests(self, files: Sequence[PhotoFile]) -> list[bytes | None]:
+        """What the photos contain, where that is known without opening them."""
+        identity = self._library.kept_identity()
+        if identity is None:
+            return [None] * len(files)
+        with identity:
+            return identity.get(files)
+
+    def _recall(self, query: _Query, digest: bytes, need_feature: bool) -> None:
+        """Code and feature of a photo whose contents were seen before; nothing if one of them is missing."""
+        feature = self._cached([digest])[0]
+        if feature is None and need_feature:
+            return
+        if query.slot is not None:
+            record = self._gallery.records([query.slot])[0]
+            if (record.digest, record.domain) == (digest, query.domain):
+                query.code, query.feature = self._gallery.codes([query.slot])[0], feature
+                return
+        if feature is not None:
+            query.code, query.feature = self._code(feature, query.domain), feature
+
+    def _decoded(self, queries: Sequence[_Query], workers: int | None) -> Iterator[Decoded]:
+        from hashcli.decoding import decode_all, decode_one
+
+        files = [query.file for query in queries if query.file is not None]
+        spec = self._hasher.spec
+        if len(files) == 1:
+            return iter([decode_one(files[0], spec.size, spec.fit)])
+        return decode_all(files, spec.size, spec.fit, workers)
+
+    def _code(self, feature: NDArray[np.float16], domain: Domain) -> NDArray[np.uint8]:
+        return self._encoder.codes(feature[None], np.array([DOMAINS.index(domain)], np.int64))[0]
+
+    def _cached(self, digests: Sequence[bytes]) -> list[NDArray[np.float16] | None]:
+        """The features that are cached, None for the others. Damaged ones cost the order, not the search."""
+        found: list[NDArray[np.float16] | None] = [None] * len(digests)
+        if self._cache is None or not digests:
+            return found
+        rows = self._cache.rows(digests)
+        known = np.flatnonzero(rows >= 0)
+        try:
+            features = self._cache.take(rows[known])
+        except DamagedRows as error:
+            self._progress.say(f"{error}; `hashcli library repair`")
+            known = np.array([i for i in known if rows[i] not in error.rows], np.int64)
+            features = self._cache.take(rows[known])
+        for i, feature in zip(known, features, strict=True):
+            found[i] = feature
+        return found
+
+    def _cosines(self, query: _Query, records: Sequence[Record]) -> list[float | None]:
+        cosines: list[float | None] = [None] * len(records)
+        if query.feature is None:
+            return cosines
+        cached = self._cached([record.digest for record in records])
+        known = [i for i, feature in enumerate(cached) if feature is not None]
+        if known:
+            features = np.array([cached[i] for i in known], np.float32)
+            wanted = query.feature.astype(np.float32)
+            lengths = np.sqrt((features**2).sum(1) * (wanted**2).sum())
+            # row by row, not as a matrix product: equal photos must get equal cosines wherever they stand
+            for i, cosine in zip(known, (features * wanted).sum(1) / np.maximum(lengths, 1e-12), strict=True):
+                cosines[i] = float(cosine)
+        return cosines
