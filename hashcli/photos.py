@@ -22,11 +22,12 @@ from typing import BinaryIO
 from hashcli.pixels import DECODE_RULE, MAX_PIXELS, Data, Fit, PhotoError, decode
 
 __all__ = [
-    "DECODE_RULE", "MAX_BYTES", "MAX_PIXELS", "Data", "Fit", "PhotoError", "PhotoFile", "Problem",
+    "DECODE_RULE", "DIGEST_SIZE", "MAX_BYTES", "MAX_PIXELS", "Data", "Fit", "PhotoError", "PhotoFile", "Problem",
     "decode", "digest", "escape", "read", "stat_photo", "unescape", "walk",
 ]  # fmt: skip
 
 MAX_BYTES = 4 << 30
+DIGEST_SIZE = 16
 _MAP_ABOVE = 64 << 20
 
 EXTENSIONS = frozenset(
@@ -208,7 +209,7 @@ def read(file: PhotoFile, max_bytes: int = MAX_BYTES) -> Data:
 
 def digest(data: Data) -> bytes:
     """What identifies a photo's contents: BLAKE2b of 16 bytes."""
-    return hashlib.blake2b(data, digest_size=16).digest()
+    return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
 
 
 _NAMED = {"\t": "\\t", "\n": "\\n", "\\": "\\\\"}

@@ -1,0 +1,177 @@
+"""Photo files -> content digests and cached features: what is known is looked up, the rest decoded and encoded."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashcli.decoding import Decoded, decode_all
+from hashcli.features import FeatureCache
+from hashcli.identity import IdentityCache
+from hashcli.photos import DECODE_RULE, DIGEST_SIZE, PhotoFile
+from hashcli.progress import Progress, Silent
+
+if TYPE_CHECKING:
+    from hashcli.backbones import ExportedBackbone, Spec
+    from hashcli.library import Library
+
+# Photos encoded, and committed, at once. What an interrupted run loses is at most this.
+BATCH = 32
+READ_BATCH = 1024  # of photos that were only read
+
+
+@dataclass(frozen=True)
+class PhotoFailure:
+    """A photo that could not be used: its full path, and why."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What is known of n photos; `digests` and `rows` are aligned with the files given.
+
+    digests    content digests; None where the contents could not be read
+    rows       (n,) int64 rows of the feature cache; -1 for photos that failed
+    failures   one per failed photo, in the order of the files
+    n_read     photos that were opened: the others were known by their stat
+    n_encoded  photos that went through the backbone
+    """
+
+    digests: list[bytes | None]
+    rows: NDArray[np.int64]
+    failures: list[PhotoFailure]
+    n_read: int
+    n_encoded: int
+
+
+class Session(Protocol):
+    """A backbone ready to run (`encoder.BackboneSession`)."""
+
+    def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
+        """Pixels (n, s, s, 3) uint8 -> features (n, d) float16."""
+
+
+def _open_session(backbone: ExportedBackbone) -> Session:
+    from hashcli.encoder import BackboneSession
+
+    return BackboneSession(backbone.folder, backbone.spec)
+
+
+def extract(
+    files: Sequence[PhotoFile],
+    backbone: ExportedBackbone,
+    library: Library,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    open_session: Callable[[ExportedBackbone], Session] = _open_session,
+) -> Extracted:
+    """See that the library's caches hold digest and feature of every photo that can be read.
+
+    Photos whose stat is known are not opened, contents that are known are not decoded, and the same contents
+    are encoded once. Every BATCH photos are committed: a run that is interrupted goes on where it was. A photo
+    that fails is reported each time, and decoded again only when its contents or the decoder change.
+    Raises MachineError when decoders or backbone cannot be started, and the caches' errors.
+    """
+    spec = backbone.spec
+    with library.identity() as identity, library.features(spec) as cache:
+        run = _Run(files, identity, cache, _rule(spec), functools.partial(open_session, backbone))
+        with (progress or Silent()).task("reading photos", len(files)) as task:
+            task.advance(len(files) - len(run.todo))
+            todo = [files[i] for i in run.todo]
+            with closing(decode_all(todo, spec.size, spec.fit, workers, known=run.is_known)) as decoded:
+                for result in decoded:
+                    run.add(run.todo[result.index], result)
+                    task.advance()
+            run.commit()
+        return run.result()
+
+
+def _rule(spec: Spec) -> str:
+    """Under which conditions a photo that failed may be taken to fail again."""
+    return f"{DECODE_RULE}; {spec.size} {spec.fit}; Pillow {metadata.version('pillow')}"
+
+
+class _Run:
+    """The books of one extraction. `is_known` is asked by the decoders' threads, the rest by one thread."""
+
+    def __init__(
+        self,
+        files: Sequence[PhotoFile],
+        identity: IdentityCache,
+        cache: FeatureCache,
+        rule: str,
+        open_session: Callable[[], Session],
+    ) -> None:
+        self.files, self._identity, self._cache, self._rule = files, identity, cache, rule
+        self._session = functools.cache(open_session)  # opened when there is something to encode
+        self._started = time.time_ns()
+        self._digests = identity.get(files)
+        self._seen = set(self._settled([digest for digest in self._digests if digest is not None]))
+        self._lock = threading.Lock()
+        self.todo = [i for i, digest in enumerate(self._digests) if digest not in self._seen]
+        self._unread: dict[int, str] = {}
+        self._n_encoded = 0
+        self._read: list[tuple[PhotoFile, bytes]] = []
+        self._failed: list[tuple[bytes, str]] = []
+        self._pixels: list[tuple[bytes, NDArray[np.uint8]]] = []
+
+    def _settled(self, digests: Sequence[bytes]) -> list[bytes]:
+        """Those of the contents whose feature or failure is known."""
+        rows, reasons = self._cache.rows(digests), self._identity.failures(digests, self._rule)
+        return [digest for digest, row, reason in zip(digests, rows, reasons, strict=True) if row >= 0 or reason]
+
+    def is_known(self, digest: bytes) -> bool:
+        """Whether these contents need not be decoded, because they were before, or are being so right now."""
+        with self._lock:
+            known = digest in self._seen or bool(self._settled([digest]))
+            self._seen.add(digest)
+            return known
+
+    def add(self, index: int, result: Decoded) -> None:
+        """Book what became of photo `index`."""
+        if result.digest is None:
+            self._digests[index] = None
+            self._unread[index] = result.reason or "cannot be read"
+            return
+        self._digests[index] = result.digest
+        self._read.append((self.files[index], result.digest))
+        if result.reason is not None:
+            self._failed.append((result.digest, result.reason))
+        elif result.pixels is not None:
+            self._pixels.append((result.digest, result.pixels))
+        if len(self._pixels) == BATCH or len(self._read) == READ_BATCH:
+            self.commit()
+
+    def commit(self) -> None:
+        """Encode what waits, and write everything booked to the caches; features first, as the others lead there."""
+        if self._pixels:
+            features = self._session().features(np.stack([pixels for _, pixels in self._pixels]))
+            self._cache.append([digest for digest, _ in self._pixels], features)
+            self._n_encoded += len(self._pixels)
+        self._identity.put_failures(self._failed, self._rule)
+        self._identity.put(self._read, self._started)
+        self._pixels, self._failed, self._read = [], [], []
+
+    def result(self) -> Extracted:
+        """The state of all photos, from the caches."""
+        digests = [digest or bytes(DIGEST_SIZE) for digest in self._digests]
+        rows = self._cache.rows(digests)
+        bad = np.flatnonzero(rows < 0).tolist()
+        reasons = self._identity.failures([digests[i] for i in bad], self._rule)
+        failures = [
+            PhotoFailure(self.files[i].full, self._unread.get(i) or reason or "was not encoded")
+            for i, reason in zip(bad, reasons, strict=True)
+        ]
+        return Extracted(self._digests, rows, failures, len(self.todo), self._n_encoded)

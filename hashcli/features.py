@@ -1,0 +1,208 @@
+"""Features of one backbone, kept by content digest: float16 rows in memory-mapped shards, found through an LMDB.
+
+    format.json        {"format": "hashcli-features", "version": 1, "dim": d}
+    shard-00000.bin    SHARD_ROWS rows each: digest (16), checksum (8), feature (d float16, little-endian)
+    index/             LMDB: digest -> row and checksum, b"rows" -> number of rows written
+
+A row's checksum covers its digest and feature. Rows are written and flushed before the index tells of them; what a
+crash leaves behind the last row that the index knows is overwritten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Self
+
+import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
+from hashcli.errors import DamagedError, NewerFormatError
+from hashcli.lmdb_env import REPAIR, get, open_env
+
+FORMAT, VERSION = "hashcli-features", 1
+SHARD_ROWS = 16384
+
+_ROWS_KEY = b"rows"
+_ROW = struct.Struct("<Q4s")
+_COUNT = struct.Struct("<Q")
+
+
+class DamagedRows(DamagedError):
+    """Cached features are not what was written; `rows` can be handed to `FeatureCache.forget`."""
+
+    def __init__(self, message: str, rows: list[int]) -> None:
+        super().__init__(message, REPAIR)
+        self.rows = rows
+
+
+class FeatureCache:
+    """The features (dim,) float16 of one backbone. One writer at a time, any number of readers beside it."""
+
+    def __init__(self, folder: Path, dim: int, write: bool = True) -> None:
+        self.folder, self.dim = folder, dim
+        self._dtype = np.dtype([("digest", "V16"), ("check", "V8"), ("feature", "<f2", (dim,))])
+        self._check_format(write)
+        self._env = open_env(folder / "index", write)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files; the cache cannot be used any more."""
+        del self._env
+
+    def _check_format(self, write: bool) -> None:
+        path = self.folder / "format.json"
+        expected = {"format": FORMAT, "version": VERSION, "dim": self.dim}
+        if write and not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft = path.with_suffix(".new")
+            draft.write_text(json.dumps(expected))
+            draft.replace(path)
+        try:
+            found = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{path} cannot be read: {error}", REPAIR) from error
+        if found != expected:
+            if isinstance(found, dict) and found.get("format") == FORMAT and found.get("version", 0) > VERSION:
+                raise NewerFormatError(f"{path} is of version {found['version']}", "upgrade hashcli")
+            raise DamagedError(f"{path} says {found}, expected {expected}", REPAIR)
+
+    def rows(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
+        """The row of each digest (n,) int64, -1 where there is none."""
+        with self._env.reading() as transaction:
+            return np.array([_row(digest, get(transaction, digest)) for digest in digests], np.int64)
+
+    def append(self, digests: Sequence[bytes], features: NDArray[np.float16]) -> NDArray[np.int64]:
+        """Add features (n, dim) of photos that are not here yet; those that are keep theirs. Gives all rows (n,)."""
+        if features.shape != (len(digests), self.dim) or features.dtype != np.float16:
+            raise ValueError(
+                f"features must be float16 ({len(digests)}, {self.dim}), got {features.dtype} {features.shape}"
+            )
+
+        def work(transaction: lmdb.Transaction) -> NDArray[np.int64]:
+            first = next_row = _COUNT.unpack(get(transaction, _ROWS_KEY) or bytes(_COUNT.size))[0]
+            rows, new = [], []
+            for place, digest in enumerate(digests):
+                row = _row(digest, get(transaction, digest))
+                if row < 0:
+                    row, next_row = next_row, next_row + 1
+                    transaction.put(digest, _ROW.pack(row, _row_check(digest, row)))
+                    new.append(place)
+                rows.append(row)
+            self._write(first, [digests[place] for place in new], features[new])
+            transaction.put(_ROWS_KEY, _COUNT.pack(next_row))
+            return np.array(rows, np.int64)
+
+        return self._env.write(work)
+
+    def _write(self, first: int, digests: Sequence[bytes], features: NDArray[np.float16]) -> None:
+        records = np.zeros(len(digests), self._dtype)
+        records["feature"] = features
+        for record, digest in zip(records, digests, strict=True):
+            record["digest"] = digest
+            record["check"] = _check(digest, record["feature"].tobytes())
+        for shard, places in _by_shard(np.arange(first, first + len(records))):
+            descriptor = os.open(self._shard(shard), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            with open(descriptor, "wb") as file:
+                file.seek((first + places[0]) % SHARD_ROWS * self._dtype.itemsize)
+                file.write(records[places].tobytes())
+                file.flush()
+                os.fsync(descriptor)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """The features (n, dim) in these rows. Raises DamagedRows where one is not what was written."""
+        features, damaged = self._take(rows)
+        if damaged:
+            names = [digest.hex() for digest in self._digests(damaged[:3])]
+            raise DamagedRows(
+                f"{self.folder}: {len(damaged)} cached features are damaged, of photos {', '.join(names)}...", damaged
+            )
+        return features
+
+    def _take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float16], list[int]]:
+        features = np.zeros((len(rows), self.dim), np.float16)
+        damaged: list[int] = []
+        for shard, places in _by_shard(rows):
+            records = self._records(shard)
+            for place in places:
+                offset = int(rows[place]) % SHARD_ROWS
+                record = records[offset].tobytes() if offset < len(records) else bytes(self._dtype.itemsize)
+                if record[16:24] != _check(record[:16], record[24:]):
+                    damaged.append(int(rows[place]))
+                features[place] = np.frombuffer(record, "<f2", offset=24)
+        return features, damaged
+
+    def forget(self, rows: Sequence[int]) -> None:
+        """Drop these rows: their photos count as never seen, and are encoded again when they come."""
+        digests = self._digests(rows)
+        self._env.write(lambda transaction: [transaction.delete(digest) for digest in digests])
+
+    def verify(self) -> list[int]:
+        """Read every row that the index knows; those that are damaged."""
+        with self._env.reading() as transaction:
+            rows = np.sort(np.array([row for _, row in _indexed(transaction)], np.int64))
+        parts = [rows[start : start + SHARD_ROWS] for start in range(0, len(rows), SHARD_ROWS)]
+        return [row for part in parts for row in self._take(part)[1]]
+
+    def count(self) -> int:
+        """How many photos have their feature here."""
+        with self._env.reading() as transaction:
+            return max(0, transaction.stat()["entries"] - 1)
+
+    def size_bytes(self) -> int:
+        """What the cache takes on disk."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+    def _shard(self, number: int) -> Path:
+        return self.folder / f"shard-{number:05d}.bin"
+
+    def _records(self, shard: int) -> NDArray[np.void]:
+        """The whole rows of a shard, mapped. Mapped anew each time: the file grows, and may be gone."""
+        path = self._shard(shard)
+        n = path.stat().st_size // self._dtype.itemsize if path.exists() else 0
+        return np.memmap(path, self._dtype, "r", shape=(n,)) if n else np.zeros(0, self._dtype)
+
+    def _digests(self, rows: Sequence[int]) -> list[bytes]:
+        """The digests whose features the index expects in these rows."""
+        wanted = set(rows)
+        with self._env.reading() as transaction:
+            return [digest for digest, row in _indexed(transaction) if row in wanted]
+
+
+def _indexed(transaction: lmdb.Transaction) -> Iterator[tuple[bytes, int]]:
+    """All digests with their rows."""
+    for key, value in transaction.cursor():
+        if key != _ROWS_KEY:
+            yield bytes(key), _row(bytes(key), bytes(value))
+
+
+def _by_shard(rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each shard that rows lie in, with the places in `rows` of those that do."""
+    shards = rows // SHARD_ROWS
+    for shard in np.unique(shards):
+        yield int(shard), np.flatnonzero(shards == shard)
+
+
+def _check(digest: bytes, feature: bytes) -> bytes:
+    return blake2b(digest + feature, digest_size=8).digest()
+
+
+def _row_check(digest: bytes, row: int) -> bytes:
+    return blake2b(digest + _COUNT.pack(row), digest_size=4).digest()
+
+
+def _row(digest: bytes, value: bytes | None) -> int:
+    if value is None or len(value) != _ROW.size:
+        return -1
+    row, check = _ROW.unpack(value)
+    return row if check == _row_check(digest, row) else -1

@@ -1,0 +1,115 @@
+"""LMDB environments shared by everything in this process, which grow by themselves and fail as HashcliErrors."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import lmdb
+
+from hashcli.errors import DamagedError, MachineError
+
+T = TypeVar("T")
+REPAIR = "`hashcli library repair` drops what is damaged; it is made again from the photos"
+
+# LMDB forbids a process to open an environment twice, so all users of a folder get the same one.
+_open: weakref.WeakValueDictionary[str, Env] = weakref.WeakValueDictionary()
+_open_lock = threading.Lock()
+
+
+class Env:
+    """One environment. Transactions of this process come one after the other, so that the map can grow between."""
+
+    def __init__(self, folder: Path, write: bool, map_size: int) -> None:
+        self.folder = folder
+        self._map_size = map_size
+        self._lock = threading.RLock()
+        self._open(write)
+
+    def _open(self, write: bool) -> None:
+        if write:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with _translated(self.folder):
+            self._env = lmdb.open(
+                os.fspath(self.folder),
+                map_size=self._map_size,
+                readonly=not write,
+                create=write,
+                lock=write or os.access(self.folder, os.W_OK),
+            )
+            self._env.reader_check()
+            needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        self.writable = write
+        if (self.folder / "data.mdb").stat().st_size < needed:  # reading a missing page is a bus error
+            self._env.close()
+            raise DamagedError(f"{self.folder / 'data.mdb'} is cut off", REPAIR)
+
+    def allow_writing(self) -> None:
+        """Open again for writing, if it is open for reading alone."""
+        with self._lock:
+            if not self.writable:
+                self._env.close()
+                self._open(write=True)
+
+    @contextmanager
+    def reading(self) -> Iterator[lmdb.Transaction]:
+        """A read transaction; nothing it gave may be used after it."""
+        with self._lock, _translated(self.folder):
+            try:
+                transaction = self._env.begin()
+            except lmdb.MapResizedError:  # another process wrote more than our map holds
+                self._env.set_mapsize(0)
+                transaction = self._env.begin()
+            with transaction:
+                yield transaction
+
+    def write(self, work: Callable[[lmdb.Transaction], T]) -> T:
+        """Run `work` in a write transaction; once more from the start, in a larger map, whenever the map is full."""
+        with self._lock, _translated(self.folder):
+            while True:
+                try:
+                    with self._env.begin(write=True) as transaction:
+                        return work(transaction)
+                except lmdb.MapFullError:
+                    self._env.set_mapsize(2 * self._env.info()["map_size"])
+                except lmdb.MapResizedError:
+                    self._env.set_mapsize(0)
+
+
+def open_env(folder: Path, write: bool, map_size: int = 16 << 20) -> Env:
+    """The environment in `folder`, made if `write` and there is none; it closes when its last user drops it.
+
+    Raises DamagedError for files that LMDB did not write or that are cut off, MachineError for what the system
+    refuses.
+    """
+    key = os.path.realpath(folder)
+    with _open_lock:
+        env = _open.get(key)
+        if env is None:
+            env = _open[key] = Env(folder, write, map_size)
+        elif write:
+            env.allow_writing()
+        return env
+
+
+def get(transaction: lmdb.Transaction, key: bytes) -> bytes | None:
+    """The value of `key`; None where there is none."""
+    value = transaction.get(key)
+    return None if value is None else bytes(value)
+
+
+@contextmanager
+def _translated(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (lmdb.MapFullError, lmdb.MapResizedError):
+        raise
+    except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
+        raise DamagedError(f"{folder} is damaged: {error}", REPAIR) from error
+    except lmdb.Error as error:
+        raise MachineError(f"{folder} cannot be used: {error}") from error

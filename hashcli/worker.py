@@ -1,0 +1,147 @@
+"""One decoder process (`hashcli.decoder`) as its parent sees it: started when needed, replaced when it dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import hashcli
+from hashcli.decoder import HELLO, LENGTH
+from hashcli.errors import MachineError
+
+_GRACE = 10.0  # seconds that a process may be late in killing itself
+_START = 60.0
+_PIPE = 1 << 18
+
+
+class Worker:
+    """Asks one decoder process at a time; `stop` may come from another thread."""
+
+    def __init__(self, options: list[str], timeout: float) -> None:
+        self._options, self._timeout = options, timeout
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+        self._deadline = 0.0
+
+    def ask(self, path: bytes, n_pixels: int, wanted: Callable[[bytes], bool]) -> tuple[bytes | None, bytearray | str]:
+        """Digest and pixels of one photo, or the reason why there are none.
+
+        The digest is None when the file could not be read, the pixels are empty when the digest was not `wanted`.
+        Raises MachineError when no process can be started.
+        """
+        process = self._running()
+        digest: bytes | None = None
+        self._deadline = time.monotonic() + self._timeout + _GRACE
+        try:
+            self._send(process, LENGTH.pack(len(path)) + path)
+            kind = self._receive(process, 1)
+            if kind == b"d":
+                digest = bytes(self._receive(process, 16))
+                self._send(process, b"g" if wanted(digest) else b"s")
+                kind = self._receive(process, 1)
+            if kind == b"e":
+                length = LENGTH.unpack(self._receive(process, LENGTH.size))[0]
+                return digest, self._receive(process, length).decode()
+            return digest, self._receive(process, n_pixels if kind == b"p" else 0)
+        except (EOFError, BrokenPipeError):
+            return digest, self._autopsy(process)
+
+    def stop(self) -> None:
+        """End the process at once, and start no other."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._end(self._process)
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                if self._process is not None:
+                    self._end(self._process)
+                if self._stopped:
+                    raise MachineError("the decoders were stopped")
+                self._process = self._started()
+            return self._process
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        package = os.fspath(Path(hashcli.__file__).parents[1])
+        search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        with tempfile.TemporaryFile() as errors:
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "hashcli.decoder", *self._options],
+                    bufsize=0,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env={**os.environ, "PYTHONPATH": search},
+                    process_group=0,  # Ctrl-C is for the parent, which then stops its workers
+                )
+                if hasattr(fcntl, "F_SETPIPE_SZ"):  # so that a worker need not wait while we fetch its pixels
+                    fcntl.fcntl(_pipe(process.stdout), fcntl.F_SETPIPE_SZ, _PIPE)
+                self._deadline = time.monotonic() + _START
+                self._receive(process, len(HELLO))
+            except (OSError, EOFError) as error:
+                errors.seek(0)
+                said = errors.read().decode(errors="replace").strip().splitlines()
+                raise MachineError(f"a decoder process does not start: {said[-1] if said else error}") from error
+        return process
+
+    def _send(self, process: subprocess.Popen[bytes], data: bytes) -> None:
+        os.write(_pipe(process.stdin), data)  # at most PATH_MAX + 4 bytes into an empty pipe: never in parts
+
+    def _receive(self, process: subprocess.Popen[bytes], n: int) -> bytearray:
+        """The next n bytes. Raises EOFError when the process ends before, or is killed for being late."""
+        data = bytearray(n)
+        rest = memoryview(data)
+        pipe = _pipe(process.stdout)
+        poll = select.poll()
+        poll.register(pipe, select.POLLIN)
+        while rest:
+            if not poll.poll(max(0.0, self._deadline - time.monotonic()) * 1000):
+                process.send_signal(signal.SIGALRM)
+                raise EOFError("it does not answer")
+            got = os.readv(pipe, [rest])
+            if not got:
+                raise EOFError("it ended")
+            rest = rest[got:]
+        return data
+
+    def _autopsy(self, process: subprocess.Popen[bytes]) -> str:
+        """What the photo did to the process that just died of it."""
+        try:
+            code = process.wait(_GRACE)
+        except subprocess.TimeoutExpired:  # stuck in the kernel, where no signal reaches it: left behind
+            code = -signal.SIGALRM
+        if code == -signal.SIGALRM:
+            return takes_too_long(self._timeout)
+        if code == -signal.SIGKILL:
+            return "needs too much memory to decode: the system killed the decoder"
+        return f"crashes the decoder ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def takes_too_long(timeout: float) -> str:
+    """The reason for a photo that was given up."""
+    return f"takes longer than {timeout:g} s to decode"
+
+
+def _pipe(stream: IO[bytes] | None) -> int:
+    assert stream is not None
+    return stream.fileno()
