@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hashcli import cli_options as opt
 from hashcli import cli_output as output
 from hashcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from hashcli.evaluation import Summary
+    from hashcli.formats import Cell
+
+MEASURES = {
+    "map": "map",
+    "precision_at_k": "precision_at_100",
+    "map_radius_2": "map_radius_2",
+    "share_of_empty_balls": "empty_balls",
+}
 
 TWO_FORMS = (
     "hashcli eval --queries DIR --database DIR measures the library's hasher; "
@@ -67,7 +79,6 @@ def evaluate(
     workers: opt.Workers = None,
     form: opt.TableFormat = None,
     header: opt.Header = False,
-    report: opt.Report = None,
     library: opt.Library = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -81,7 +92,6 @@ def evaluate(
     from hashcli.collection import WalkOptions
     from hashcli.training import TrainOptions
 
-    output.check_report(report)
     talk = output.talk(quiet, verbose)
     walk = WalkOptions(tuple(include or ()), tuple(exclude or ()))
     if src and tgt and not database:
@@ -125,5 +135,23 @@ def evaluate(
         raise UsageError("eval needs --queries and --database, or --src and --tgt", TWO_FORMS)
     for note in measured.notes:
         talk.say(note)
-    output.show_measures(measured.rows, form, header=header)
-    output.finish(measured.failures, report, talk)
+    show_measures(measured.summary(), form, header)
+
+
+def show_measures(summaries: Sequence[Summary], form: str | None, header: bool) -> None:
+    """Means, and beside each its standard deviation over the seeds; a drawn table puts both in one cell."""
+    columns = ["method", "protocol", "bits", "seeds", "queries", "excluded"]
+    rows: list[list[Cell]] = []
+    for s in summaries:
+        rows.append(
+            [s.method, s.protocol, s.n_bits, s.n_seeds, round(s.mean["n_queries"]), round(s.mean["n_excluded"])]
+        )
+        for measure in MEASURES:
+            mean, deviation = s.mean[measure], s.deviation[measure] if s.deviation else None
+            if output.drawn(form):
+                rows[-1].append(f"{mean:.4f}" if deviation is None else f"{mean:.4f} ± {deviation:.4f}")
+            else:
+                rows[-1] += [mean, deviation]
+    for name in MEASURES.values():
+        columns += [name] if output.drawn(form) else [name, f"{name}_sd"]
+    output.show(columns, rows, form, header=header)

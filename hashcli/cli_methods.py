@@ -39,6 +39,7 @@ def _one(name: str, form: str | None, header: bool) -> None:
 
     found, method = registry.find(name), registry.load(name)
     rows: list[Row] = [
+        ("method", name, "", ""),
         ("summary", method.summary, "", ""),
         ("paper", method.paper, "", ""),
         ("needs", ", ".join(sorted(method.needs)).replace("_", " ") or "photos alone", "", ""),

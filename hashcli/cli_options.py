@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -167,7 +167,7 @@ Exclude = Annotated[
     typer.Option("--exclude", metavar="GLOB", help="No photos whose path matches; may be repeated."),
 ]
 Domain = Annotated[
-    str | None,
+    Literal["src", "tgt"] | None,
     typer.Option(
         "--domain",
         metavar="|".join(DOMAINS),

@@ -76,9 +76,9 @@ def talk(quiet: bool, verbose: bool) -> Talk:
         from hashcli.render import LiveTalk
 
         return LiveTalk(quiet, verbose)
-    from hashcli.talk import PlainTalk
+    from hashcli.talk import Talk
 
-    return PlainTalk(quiet, verbose)
+    return Talk(quiet, verbose)
 
 
 def confirmation() -> Callable[[str], bool] | None:
@@ -88,11 +88,16 @@ def confirmation() -> Callable[[str], bool] | None:
     return lambda question: typer.confirm(question, err=True)
 
 
+def drawn(form: str | None) -> bool:
+    """Whether a table is drawn for people: by default on a terminal."""
+    return form == "table" or (form is None and sys.stdout.isatty())
+
+
 def show(
     columns: Sequence[str], rows: Iterable[Row], form: str | None, *, header: bool = False, null: bool = False
 ) -> None:
-    """Put a table on stdout: by default drawn on a terminal, tsv elsewhere."""
-    if form == "table" or (form is None and sys.stdout.isatty()):
+    """Put a table on stdout: drawn, or in a form for scripts (default: tsv)."""
+    if drawn(form):
         from hashcli import render
 
         render.table(columns, rows)

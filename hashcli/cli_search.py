@@ -14,17 +14,14 @@ from hashcli import cli_output as output
 from hashcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from hashcli.formats import Row
     from hashcli.search import QueryResult
-
-COLUMNS = ("query", "rank", "distance", "similarity", "path", "label", "domain")
 
 
 def index(
     folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="[DIR]...", help="Folders to look at. Default: all that are indexed.")
+        list[Path] | None, typer.Argument(metavar="DIR", help="Folders to look at. Default: all that are indexed.")
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Forget photos that are gone from these folders.")] = False,
     force: Annotated[
@@ -53,7 +50,7 @@ def index(
     done = indexing.index(
         output.opened(library),
         folders or (),
-        domain="src" if domain == "src" else "tgt" if domain else None,
+        domain=domain,
         prune=prune,
         yes=force,
         labels=labels,
@@ -96,6 +93,7 @@ def query(
     form: opt.Format = None,
     null: opt.Null = False,
     header: opt.Header = False,
+    workers: opt.Workers = None,
     report: opt.Report = None,
     library: opt.Library = None,
     quiet: opt.Quiet = False,
@@ -106,26 +104,48 @@ def query(
     Order: Hamming distance, then similarity, then path. Exit code 1 when nothing is found.
     """
     from hashcli import search
+    from hashcli.extraction import PhotoFailure
+    from hashcli.photos import escape
 
     output.check_report(report)
     words = photos or []
     if null and form not in (None, "paths") and "-" not in words:
         raise UsageError(f"--null goes with --format paths, not {form}", "leave out one of the two")
-    queries = list(_paths(words, null))
-    if not queries:
+    if not words:
         raise UsageError("no photo to look for was given", "hashcli query PHOTO, or paths on stdin: hashcli query -")
-    options = search.SearchOptions(
-        top=top, radius=radius, rerank=rerank, include_self=include_self, domain=domain or "tgt"
+    talk = output.talk(quiet, verbose)
+    results = search.nearest(
+        output.opened(library),
+        list(_paths(words, null)),
+        top=top,
+        radius=radius,
+        rerank=rerank,
+        include_self=include_self,
+        domain=domain,
+        workers=workers,
+        progress=talk,
     )
-    results = search.nearest(output.opened(library), queries, options)
-    output.show(COLUMNS, rows(results), form or ("paths" if null else None), header=header, null=null)
+    if len(results) == 1 and results[0].error and "-" not in words:
+        raise UsageError(f"{escape(results[0].path)}: {results[0].error}", "name a photo that exists and can be read")
+    show_results(results, form or ("paths" if null else None), header, null)
+    output.finish([PhotoFailure(r.path, r.error) for r in results if r.error], report, talk)
+    if not any(result.matches for result in results):
+        talk.say("nothing found")
+        raise typer.Exit(1)
 
 
-def rows(results: Iterable[QueryResult]) -> Iterator[Row]:
-    """Results as rows of `COLUMNS`, rank from 1 within each query."""
-    for result in results:
-        for rank, match in enumerate(result.matches, 1):
-            yield result.query, rank, match.distance, match.similarity, match.path, match.label, match.domain
+def show_results(results: Sequence[QueryResult], form: str | None, header: bool, null: bool) -> None:
+    """Put the matches on stdout; a drawn table leaves out the one query that everything answers."""
+    columns = ("query", "rank", "distance", "similarity", "path", "label", "domain")
+    rows = [
+        (result.path, match.rank, match.distance, match.similarity, match.path, match.label, match.domain)
+        for result in results
+        for match in result.matches
+    ]
+    if output.drawn(form) and len(results) == 1:
+        output.show(columns[1:], [row[1:] for row in rows], form)
+    else:
+        output.show(columns, rows, form, header=header, null=null)
 
 
 def _paths(words: Sequence[str], null: bool) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hashcli.formats import Cell, Row, text
+from hashcli.progress import Task
 from hashcli.talk import Talk, duration
 
 UNFOLDED = 10_000  # columns: wide enough that a table in a file is not folded
@@ -59,7 +60,7 @@ class LiveTalk(Talk):
         self._open = 0
 
     @contextmanager
-    def task(self, what: str, total: int | None = None) -> Iterator[LiveTask]:
+    def task(self, what: str, total: int | None = None) -> Iterator[Task]:
         """Open one piece of work of `total` items (None: unknown)."""
         if not self._open:
             self._bars.start()

@@ -1,26 +1,37 @@
-"""What hashcli says on stderr when no terminal listens: plain lines, few enough for a log file."""
+"""What hashcli says on stderr where no terminal can draw: plain lines, few enough for a log file."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+
+from hashcli.progress import Task
 
 Count = int | float | str
 EVERY = 60.0  # seconds between two lines about the same task
 
 
 class Talk:
-    """Lines on stderr: `say` unless quiet, `log` when verbose. Subclasses draw tasks.
+    """A Progress of lines: of each task one at the start, one at the end, at most one a minute between.
 
-    Bytes that are no text have been escaped by those who make the lines.
+    `say` is silent with `quiet`, `log` speaks with `verbose`. Bytes that are no text have been escaped by those
+    who make the lines.
     """
 
-    def __init__(self, quiet: bool = False, verbose: bool = False, stream: TextIO | None = None) -> None:
+    clock = staticmethod(time.monotonic)
+
+    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
         self.quiet, self.verbose = quiet, verbose
-        self._stream = stream or sys.stderr
+
+    @contextmanager
+    def task(self, what: str, total: int | None = None) -> Iterator[Task]:
+        """Open one piece of work of `total` items (None: unknown)."""
+        self.say(f"{what}: {total:,} to do" if total else f"{what} ...")
+        task = CountedTask(what, total, self)
+        yield task
+        self.say(f"{what}: {task.done:,} done in {duration(self.clock() - task.started)}")
 
     def say(self, text: str) -> None:
         """A line the user should see unless --quiet."""
@@ -33,42 +44,29 @@ class Talk:
             self._line(f"{event}: {', '.join(f'{name} {shown(value)}' for name, value in counts.items())}")
 
     def _line(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(text, file=sys.stderr, flush=True)
 
 
-class PlainTask:
+class CountedTask:
     """Counts items and tells at most once a minute how far it is."""
 
-    def __init__(self, what: str, total: int | None, say: Callable[[str], None], clock: Callable[[], float]) -> None:
-        self._what, self._total, self._say, self._clock = what, total, say, clock
+    def __init__(self, what: str, total: int | None, talk: Talk) -> None:
+        self._what, self._total, self._talk = what, total, talk
         self.done = 0
-        self.started = self._told = clock()
+        self.started = self._told = talk.clock()
 
     def advance(self, n: int = 1) -> None:
         """`n` more items are done."""
         self.done += n
-        now = self._clock()
+        now = self._talk.clock()
         if now - self._told < EVERY:
             return
         self._told = now
         rate = self.done / (now - self.started)
-        left = f", {duration((self._total - self.done) / rate)} left" if self._total and rate else ""
-        of = f" of {self._total:,}" if self._total else ""
-        self._say(f"{self._what}: {self.done:,}{of}, {rate:.3g}/s{left}")
-
-
-class PlainTalk(Talk):
-    """Progress as lines: one at the start and one at the end of each task, at most one a minute between."""
-
-    clock = staticmethod(time.monotonic)
-
-    @contextmanager
-    def task(self, what: str, total: int | None = None) -> Iterator[PlainTask]:
-        """Open one piece of work of `total` items (None: unknown)."""
-        self.say(f"{what}: {total:,} to do" if total else f"{what} ...")
-        task = PlainTask(what, total, self.say, self.clock)
-        yield task
-        self.say(f"{what}: {task.done:,} done in {duration(self.clock() - task.started)}")
+        of, left = "", ""
+        if self._total and rate:
+            of, left = f" of {self._total:,}", f", {duration((self._total - self.done) / rate)} left"
+        self._talk.say(f"{self._what}: {self.done:,}{of}, {rate:.3g}/s{left}")
 
 
 def shown(value: Count) -> str:
