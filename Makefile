@@ -60,6 +60,7 @@ bench: setup ## run the benchmarks; results go to benchmarks/results
 
 build: setup ## make the wheel in dist/
 	@echo "== wheel"
+	@rm -rf build # or it would put files into the wheel that are no longer in the tree
 	$(BIN)/python -m build --wheel --no-isolation
 
 clean: ## remove what the other targets made, .venv excepted

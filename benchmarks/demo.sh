@@ -19,8 +19,9 @@ run hashcli adapt --src demo/studio --tgt demo/phone --library demo/library
 tell "Search with a phone photo that took no part in training. Studio photos among the nearest carry their label."
 run hashcli query demo/held-out/7/000.png --library demo/library
 
-tell "Was adapting worth it? Three methods are trained in scratch folders; 180 held-out phone photos query the studio's."
-run hashcli eval --src demo/studio --tgt demo/phone --queries demo/held-out --method itq,source-only,couple --seeds 1
+tell "Was adapting worth it? Three methods are trained, apart from the library's; 180 held-out phone photos are the queries."
+run hashcli eval --src demo/studio --tgt demo/phone --queries demo/held-out --method itq,source-only,couple \
+    --seeds 1 --library demo/library
 
 cat <<'END'
 
