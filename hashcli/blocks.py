@@ -1,0 +1,136 @@
+"""One block of the gallery: fixed header, then one plane of little-endian 64-bit words per 64 bits of code.
+
+0   4   magic b"HCBK"
+4   4   CRC-32 of the key and of the header from byte 8 on
+8   2   version, 1
+10  2   number of planes
+12  4   slots in use (each plane has as many words)
+16  256 per plane two 64-bit sums of its words (`scan.plane_sums`); 16 places, the unused ones zero
+272 ... tombstones, one bit per slot of a full block, least significant bit first
+...     zeros, until the planes start at a multiple of 64 bytes behind LMDB's page header
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashcli.codes import Words
+from hashcli.errors import DamagedError, NewerFormatError
+from hashcli.scan import Sums, plane_sums
+from hashcli.seals import damaged
+
+VERSION = 1
+_PREFIX = struct.Struct("<4sIHHI")
+_SUMS = 16 * 16
+_PAGE_HEADER = 16
+_MAGIC = b"HCBK"
+
+
+def key(number: int) -> bytes:
+    """LMDB key of block `number`."""
+    return struct.pack(">Q", number)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block as it lies in the map: `words` and `tombstones` are views that die with their transaction."""
+
+    number: int
+    capacity: int
+    words: Words  # (n_words, count)
+    tombstones: NDArray[np.uint8]  # (capacity // 8,)
+    sums: Sums  # (n_words, 2), as recorded
+
+    @property
+    def count(self) -> int:
+        """Slots in use, removed ones included."""
+        return int(self.words.shape[1])
+
+    @property
+    def first_slot(self) -> int:
+        """The gallery slot of the first word."""
+        return self.number * self.capacity
+
+    def live(self) -> NDArray[np.bool_] | None:
+        """False (count,) where a slot was removed; None when none was."""
+        if not self.tombstones.any():
+            return None
+        bits = np.unpackbits(self.tombstones, count=self.count, bitorder="little")
+        return np.logical_not(bits)
+
+    def check(self, sums: Sums) -> None:
+        """Compare the sums computed while the words were read. Raises DamagedError."""
+        if not np.array_equal(sums, self.sums):
+            raise _damaged(self.number, "its codes are not what was written")
+
+    def verified(self) -> Block:
+        """This block, after its words were read and compared. Raises DamagedError."""
+        self.check(plane_sums(self.words))
+        return self
+
+
+def empty(number: int, capacity: int, n_words: int) -> Block:
+    """A block without slots."""
+    words = np.empty((n_words, 0), np.uint64)
+    return Block(number, capacity, words, np.zeros(capacity // 8, np.uint8), plane_sums(words))
+
+
+def extended(block: Block, words: Words) -> Block:
+    """The block with `words` (n_words, n) behind its own, which are verified first."""
+    joined = np.concatenate([block.verified().words, words], axis=1)
+    return Block(block.number, block.capacity, joined, block.tombstones, plane_sums(joined))
+
+
+def without(block: Block, slots: NDArray[np.int64]) -> Block:
+    """The block with these gallery slots marked as removed."""
+    bits = np.unpackbits(block.tombstones, bitorder="little")
+    bits[slots - block.first_slot] = 1
+    return Block(block.number, block.capacity, block.words, np.packbits(bits, bitorder="little"), block.sums)
+
+
+def encode(block: Block) -> bytes:
+    """The block as one LMDB value."""
+    sums = np.zeros((_SUMS // 16, 2), "<u8")
+    sums[: len(block.sums)] = block.sums
+    body = sums.tobytes() + block.tombstones.tobytes()
+    padding = bytes(_header_size(block.capacity) - _PREFIX.size - len(body))
+    fields = struct.pack("<HHI", VERSION, len(block.words), block.count)
+    header = fields + body + padding
+    crc = zlib.crc32(header, zlib.crc32(key(block.number)))
+    return b"".join((_MAGIC, struct.pack("<I", crc), header, block.words.astype("<u8").tobytes()))
+
+
+def decode(number: int, value: memoryview | bytes, capacity: int, n_words: int) -> Block:
+    """Read a value's header and look at its words in place, unread (`Block.check` compares them).
+
+    Raises DamagedError naming the block, NewerFormatError for a later version of the layout.
+    """
+    view = memoryview(value)
+    size = _header_size(capacity)
+    if len(view) < size:
+        raise _damaged(number, f"it has {len(view)} bytes, fewer than its header")
+    magic, crc, version, planes, count = _PREFIX.unpack_from(view)
+    if magic != _MAGIC or zlib.crc32(view[8:size], zlib.crc32(key(number))) != crc:
+        raise _damaged(number, "its header is not what was written")
+    if version > VERSION:
+        raise NewerFormatError(f"block {number} has layout {version}; this hashcli reads up to {VERSION}")
+    if planes != n_words or count > capacity or len(view) != size + 8 * planes * count:
+        raise _damaged(number, f"{planes} planes of {count} words do not fit its {len(view)} bytes")
+    sums = np.frombuffer(view, "<u8", 2 * planes, _PREFIX.size).reshape(planes, 2)
+    tombstones = np.frombuffer(view, np.uint8, capacity // 8, _PREFIX.size + _SUMS)
+    words = np.frombuffer(view, "<u8", planes * count, size).reshape(planes, count)
+    return Block(number, capacity, words, tombstones, sums)
+
+
+def _damaged(number: int, why: str) -> DamagedError:
+    return damaged(f"block {number} of the gallery", why)
+
+
+def _header_size(capacity: int) -> int:
+    used = _PREFIX.size + _SUMS + capacity // 8
+    return used + (-used - _PAGE_HEADER) % 64

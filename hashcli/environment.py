@@ -1,0 +1,250 @@
+"""LMDB as hashcli uses it: opened only when its file is whole, growing by itself, its failures in our words."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import lmdb
+
+from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError
+from hashcli.seals import REPAIR, damaged, seal, unseal
+
+T = TypeVar("T")
+Transaction = Any  # lmdb.Transaction, of memoryviews for reading and of bytes for writing
+
+SMALLEST_MAP = 1 << 28  # address space, not disk space
+_COUNTER_KEY = b"counter"
+_COUNTER = struct.Struct("<Q")
+
+# One of the two meta pages of LMDB 0.9 on a 64-bit machine: flags, magic, version, map size, page size, root of the
+# main database, last page in use, transaction.
+_META = struct.Struct("=10xH4xII8xQI84xQQQ")
+_META_PAGE, _MAGIC, _NO_PAGE = 0x08, 0xBEEFC0DE, 2**64 - 1
+_DAMAGE = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,
+    lmdb.PanicError,
+    lmdb.NotFoundError,
+    lmdb.IncompatibleError,
+)
+
+
+class Environment:
+    """One LMDB folder: its named databases and its transaction counter.
+
+    LMDB can open a file only once in a process, so all who open a folder here share one environment.
+    """
+
+    _shared: ClassVar[dict[tuple[int, int], Environment]] = {}
+
+    def __init__(self, folder: Path, databases: Mapping[str, bool], create: bool, write: bool) -> None:
+        self.folder, self._names = folder, databases
+        self._users = 0
+        self._reads = 0
+        self._map(create, write)
+
+    @classmethod
+    def open(
+        cls, folder: Path, databases: Mapping[str, bool], *, create: bool = False, write: bool = False
+    ) -> Environment:
+        """Open `folder`. `databases`: name -> whether one key may have several values; one is called "meta".
+
+        Raises DamagedError when the file is cut, foreign or older than its counter says, LibraryError and
+        MachineError when it cannot be opened.
+        """
+        data = folder / "data.mdb"
+        if not create:
+            check_file(data)
+            mirrored = _read_mirror(folder)  # before the map is looked at: a writer may be at work
+        with translated(folder):
+            environment = None if create else cls._shared.get(_identity(data))
+            if environment is None:
+                environment = cls(folder, databases, create, write or create)
+                cls._shared[_identity(data)] = environment
+            elif write and environment._env.readonly:
+                if environment._reads:
+                    raise RuntimeError("a gallery cannot be opened for writing while this process reads it")
+                environment._env.close()
+                environment._map(create=False, write=True)
+            environment.folder = folder
+            environment._users += 1
+        try:
+            if not create and environment._counter() < mirrored:
+                raise damaged(f"the gallery in {folder}", "its last changes are gone (an older state has come back)")
+        except BaseException:
+            environment.close()
+            raise
+        return environment
+
+    def _map(self, create: bool, write: bool) -> None:
+        # where nothing can be written, not even a place in the table of readers can be taken
+        lock = create or all(os.access(path, os.W_OK) for path in (self.folder, *self.folder.glob("*.mdb")))
+        if write and not lock:
+            raise LibraryError(f"{self.folder} cannot be written", "check the permissions of the library's folder")
+        self._env = lmdb.open(
+            os.fsencode(self.folder),
+            map_size=SMALLEST_MAP,
+            create=create,
+            readonly=not write,
+            lock=lock,
+            max_dbs=len(self._names),
+            mode=0o644,
+        )
+        try:
+            self.databases = {
+                name: self._env.open_db(name.encode(), dupsort=repeats, create=create)
+                for name, repeats in self._names.items()
+            }
+        except lmdb.Error:
+            self._env.close()
+            raise
+
+    def close(self) -> None:
+        """Give the environment back; the last user's call closes the file."""
+        self._users -= 1
+        if self._users == 0:
+            Environment._shared = {k: e for k, e in Environment._shared.items() if e is not self}
+            self._env.close()
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A state of all databases that no writer changes. Values are views that die with it."""
+        with translated(self.folder), self._begin(write=False) as txn:
+            self._reads += 1
+            try:
+                yield txn
+            finally:
+                self._reads -= 1
+
+    def commit(self, work: Callable[[Transaction], T], room: int = 0) -> T:
+        """Do `work` in one transaction, all or nothing, on disk when this returns.
+
+        `room`: bytes it is likely to need. When the map is too small for it all the same, it grows and `work` is
+        called again. Raises MachineError when the disk is full.
+        """
+        with translated(self.folder):
+            used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+            self._grow(used + room)
+            while True:
+                try:
+                    with self._begin(write=True) as txn:
+                        result = work(txn)
+                        counter = self._counter(txn) + 1
+                        value = seal(_COUNTER_KEY, _COUNTER.pack(counter))
+                        txn.put(_COUNTER_KEY, value, db=self.databases["meta"])
+                    break
+                except lmdb.MapFullError:
+                    self._grow(self._env.info()["map_size"] + 1)
+            self._fill_up()
+            _write_mirror(self.folder, counter)
+        return result
+
+    def _begin(self, write: bool) -> Transaction:
+        begin: Any = self._env.begin
+        try:
+            return begin(write=write, buffers=not write)
+        except lmdb.MapResizedError:  # another process has grown the map
+            self._resize(0)
+            return begin(write=write, buffers=not write)
+
+    def _grow(self, needed: int) -> None:
+        size = self._env.info()["map_size"]
+        if needed > size:
+            while size < needed:
+                size *= 2
+            self._resize(size)
+
+    def _resize(self, size: int) -> None:
+        if self._reads:  # its views would point nowhere
+            raise RuntimeError("the map cannot be resized while this process reads it")
+        self._env.set_mapsize(size)
+
+    def _fill_up(self) -> None:
+        """LMDB may leave pages at the end of its file unwritten; written out, a shorter file is a cut one."""
+        data = self.folder / "data.mdb"
+        length = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        if data.stat().st_size < length:
+            os.truncate(data, length)
+
+    def _counter(self, txn: Transaction | None = None) -> int:
+        if txn is None:
+            with self.read() as txn:
+                return self._counter(txn)
+        value = txn.get(_COUNTER_KEY, db=self.databases["meta"])
+        return 0 if value is None else int(_COUNTER.unpack(unseal(_COUNTER_KEY, value, "the transaction counter"))[0])
+
+
+def check_file(data: Path) -> None:
+    """Raise DamagedError unless LMDB's file is as long as it says: reading a map behind its end kills a process."""
+    try:
+        with data.open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            page_size = _META.unpack(file.read(_META.size))[4]
+            file.seek(page_size)
+            pages = [os.pread(file.fileno(), _META.size, at) for at in (0, page_size)]
+        metas = [_META.unpack(page) for page in pages]
+    except FileNotFoundError:
+        raise DamagedError(f"{data} is missing", REPAIR) from None
+    except (struct.error, OSError):
+        raise damaged(str(data), "it is cut or no LMDB file") from None
+    for flags, magic, version, _, size, _, _, _ in metas:
+        if flags != _META_PAGE or magic != _MAGIC or version != 1 or size != page_size:
+            raise damaged(str(data), "it is no LMDB file, or its first pages are lost")
+    _, _, _, map_size, _, root, last_page, _ = max(metas, key=lambda meta: meta[7])
+    needed = (last_page + 1) * page_size
+    if length < needed:
+        raise damaged(str(data), f"it was cut from {needed} to {length} bytes")
+    if needed > map_size or (root > last_page and root != _NO_PAGE):
+        raise damaged(str(data), "its first pages contradict each other")
+
+
+@contextmanager
+def translated(folder: Path) -> Iterator[None]:
+    """LMDB's and the system's failures as HashcliErrors."""
+    try:
+        yield
+    except lmdb.MapFullError:
+        raise
+    except _DAMAGE as error:
+        raise damaged(f"the gallery in {folder}", str(error)) from error
+    except lmdb.DiskError as error:
+        raise MachineError(f"cannot write to {folder}: {error}", "make room on the disk, then try again") from error
+    except lmdb.MemoryError as error:
+        raise MachineError(f"cannot map the gallery in {folder}: {error}", "free some memory") from error
+    except (lmdb.ReadersFullError, lmdb.LockError) as error:
+        raise LockedError(f"the gallery in {folder} is in use by too many processes: {error}") from error
+    except (lmdb.Error, OSError) as error:
+        raise LibraryError(f"cannot use the gallery in {folder}: {error}", "check permissions and disk") from error
+
+
+def _identity(data: Path) -> tuple[int, int]:
+    status = data.stat()
+    return status.st_dev, status.st_ino
+
+
+def _read_mirror(folder: Path) -> int:
+    mirror = folder / "counter"
+    try:
+        payload = unseal(_COUNTER_KEY, mirror.read_bytes(), str(mirror))
+    except FileNotFoundError:
+        raise DamagedError(f"{mirror} is missing", REPAIR) from None
+    if len(payload) != _COUNTER.size:
+        raise damaged(str(mirror), "it is not what was written")
+    return int(_COUNTER.unpack(payload)[0])
+
+
+def _write_mirror(folder: Path, counter: int) -> None:
+    """In place: twelve bytes of one sector are written whole or not at all."""
+    descriptor = os.open(folder / "counter", os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.pwrite(descriptor, seal(_COUNTER_KEY, _COUNTER.pack(counter)), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,116 @@
+"""What a gallery knows about a photo beside its code, and the sealed bytes that this becomes."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal
+
+from hashcli.seals import damaged, seal, unseal
+
+Domain = Literal["src", "tgt"]
+DOMAINS: tuple[Domain, Domain] = ("src", "tgt")
+
+_SLOT = struct.Struct(">Q")
+_ROOT = struct.Struct(">I")
+_RECORD = struct.Struct("<IQq16sBHH")  # root, size, mtime_ns, digest, flags, bytes of path, bytes of label
+_TARGET, _LABELED = 1, 2
+_LONGEST_KEY = 480  # LMDB's keys end at 511 bytes
+
+
+@dataclass(frozen=True)
+class Root:
+    """A folder that was indexed."""
+
+    id: int
+    path: bytes  # absolute
+    domain: Domain
+
+
+@dataclass(frozen=True)
+class Record:
+    """One photo."""
+
+    root: int
+    path: bytes  # relative to the root
+    size: int
+    mtime_ns: int
+    digest: bytes  # 16 bytes
+    label: str | None
+    domain: Domain
+
+
+def slot_key(slot: int) -> bytes:
+    """LMDB key of a slot; keys sort as slots do."""
+    return _SLOT.pack(slot)
+
+
+def path_key(root: int, path: bytes) -> bytes:
+    """LMDB key of a path: itself, or for a very long one its beginning and a digest."""
+    if len(path) > _LONGEST_KEY:
+        path = path[: _LONGEST_KEY - 16] + b"\0" + blake2b(path, digest_size=16).digest()
+    return _ROOT.pack(root) + path
+
+
+def root_key(root: int) -> bytes:
+    """LMDB key of a root."""
+    return _ROOT.pack(root)
+
+
+def encode_slot(slot: int, key: bytes) -> bytes:
+    """A slot as a sealed value under `key`."""
+    return seal(key, _SLOT.pack(slot))
+
+
+def decode_slot(key: bytes, value: bytes | memoryview, what: str) -> int:
+    """What `encode_slot` wrote. Raises DamagedError naming `what`."""
+    payload = unseal(key, value, what)
+    if len(payload) != _SLOT.size:
+        raise damaged(what, "its lengths do not fit")
+    return int(_SLOT.unpack(payload)[0])
+
+
+def encode_record(slot: int, record: Record) -> bytes:
+    """A record as the sealed value of its slot. Raises ValueError for one that cannot be stored."""
+    if not record.path or len(record.path) > 0xFFFF or b"\0" in record.path:
+        raise ValueError(f"a path must have 1 to 65535 bytes and no NUL: {record.path[:80]!r}")
+    if len(record.digest) != 16:
+        raise ValueError(f"a digest must have 16 bytes, not {len(record.digest)}")
+    flags = _TARGET * DOMAINS.index(record.domain)
+    label = b""
+    if record.label is not None:
+        flags |= _LABELED
+        label = record.label.encode("utf-8", "surrogateescape")
+        if len(label) > 0xFFFF:
+            raise ValueError(f"a label must have at most 65535 bytes, not {len(label)}")
+    head = _RECORD.pack(record.root, record.size, record.mtime_ns, record.digest, flags, len(record.path), len(label))
+    return seal(_SLOT.pack(slot), head + record.path + label)
+
+
+def decode_record(slot: int, value: bytes | memoryview) -> Record:
+    """What `encode_record` wrote. Raises DamagedError naming the slot."""
+    what = f"the record of slot {slot}"
+    payload = unseal(_SLOT.pack(slot), value, what)
+    if len(payload) < _RECORD.size:
+        raise damaged(what, "its lengths do not fit")
+    root, size, mtime_ns, digest, flags, path_size, label_size = _RECORD.unpack_from(payload)
+    label_start = _RECORD.size + path_size
+    if len(payload) != label_start + label_size or flags & ~(_TARGET | _LABELED):
+        raise damaged(what, "its lengths do not fit")
+    label = payload[label_start:].decode("utf-8", "surrogateescape") if flags & _LABELED else None
+    path = payload[_RECORD.size : label_start]
+    return Record(root, path, size, mtime_ns, digest, label, DOMAINS[flags & _TARGET])
+
+
+def encode_root(root: Root) -> bytes:
+    """A root as a sealed value."""
+    return seal(root_key(root.id), bytes([DOMAINS.index(root.domain)]) + root.path)
+
+
+def decode_root(key: bytes, value: bytes | memoryview) -> Root:
+    """What `encode_root` wrote. Raises DamagedError."""
+    payload = unseal(key, value, "the list of roots")
+    if len(key) != _ROOT.size or not payload or payload[0] >= len(DOMAINS):
+        raise damaged("the list of roots", "its lengths do not fit")
+    return Root(_ROOT.unpack(key)[0], payload[1:], DOMAINS[payload[0]])

@@ -1,0 +1,127 @@
+"""Exact Hamming search over blocks of planar words: one pass per block serves all queries and sums the block."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashcli.codes import Words
+
+Ints = NDArray[np.int64]
+Sums = NDArray[np.uint64]
+
+# An odd lane count: words that LMDB pages or sectors could exchange never share a lane.
+LANES = 1023
+
+
+def _multipliers() -> Words:
+    """One odd number below 2**32 per lane, no two alike, without pattern (a 31-bit integer hash of the lane)."""
+    x = np.arange(1, LANES + 1, dtype=np.uint64)
+    for factor in (0x9E3779B1, 0x2C1B3C6D, 0x297A2D39):
+        x = (x ^ (x >> np.uint64(15))) * np.uint64(factor) & np.uint64(0x7FFFFFFF)
+    return (x ^ (x >> np.uint64(16))) << np.uint64(1) | np.uint64(1)
+
+
+MULTIPLIERS = _multipliers()
+
+
+def plane_sums(words: Words) -> Sums:
+    """Checksums (n_words, 2) uint64 of planar words (n_words, n).
+
+    Per plane, word i is added to lane i mod 1023; the lanes, and their upper halves, are multiplied by odd
+    numbers and added, all modulo 2**64. A single flipped bit always shows, as do garbage and exchanged pages
+    but for a chance of about 2**-64. The lanes are there because adding is the cheapest thing that a
+    processor does with a word: multiplying each would double the time of a search.
+    """
+    n = words.shape[1]
+    whole = n - n % LANES
+    sums = np.empty((len(words), 2), np.uint64)
+    for plane, out in zip(words, sums, strict=True):
+        lanes = plane[:whole].reshape(-1, LANES).sum(0)
+        lanes[: n - whole] += plane[whole:]
+        out[0] = np.dot(lanes, MULTIPLIERS)
+        out[1] = np.dot(lanes >> np.uint64(32), MULTIPLIERS)
+    return sums
+
+
+class TopK:
+    """The nearest slots of each query, kept while blocks pass by in slot order.
+
+    queries: planar words (n_words, n_queries). `k` nearest, or all within `radius` (inclusive), or the `k`
+    nearest within it; equal distances go to the lowest slots.
+    """
+
+    def __init__(self, queries: Words, k: int | None, radius: int | None = None) -> None:
+        if k is None and radius is None:
+            raise ValueError("a search needs k, a radius or both")
+        if (k is not None and k < 1) or (radius is not None and radius < 0):
+            raise ValueError(f"k must be at least 1 and the radius at least 0, not {k} and {radius}")
+        n_words, n_queries = queries.shape
+        self._queries, self._k = queries, k
+        bins = 64 * n_words + 1
+        # a slot counts for query q only below _limits[q]: the radius at first, then the k-th distance so far
+        self._limits = np.full(n_queries, bins if radius is None else min(radius + 1, bins), np.int64)
+        self._histogram = np.zeros((n_queries, bins), np.int64)
+        self._found: list[tuple[Ints, Ints, Ints]] = []  # query, slot, distance
+        self._next_slot = 0
+
+    def block(self, first_slot: int, words: Words, live: NDArray[np.bool_] | None = None) -> Sums:
+        """Take in slots first_slot, first_slot + 1, ...: planar words (n_words, n); live (n,) False leaves out.
+
+        Returns `plane_sums(words)`, for the caller to compare. Blocks must come in slot order.
+        """
+        if first_slot < self._next_slot:
+            raise ValueError(f"slot {first_slot} comes after slot {self._next_slot - 1}")
+        if len(words) != len(self._queries):
+            raise ValueError(f"queries of {len(self._queries)} words met a block of {len(words)}")
+        self._next_slot = first_slot + words.shape[1]
+        sums = plane_sums(words)
+        if words.shape[1]:
+            self._scan(first_slot, words, live)
+        return sums
+
+    def _scan(self, first_slot: int, words: Words, live: NDArray[np.bool_] | None) -> None:
+        n = words.shape[1]
+        differing = np.empty(n, np.uint64)
+        ones = np.empty(n, np.uint8)
+        distance: NDArray[Any] = ones if len(words) < 4 else np.empty(n, np.uint16)  # 4 words may differ in 256 bits
+        total = distance if len(words) == 1 else np.empty(n, distance.dtype)
+        for number in range(self._queries.shape[1]):
+            for w, plane in enumerate(words):
+                np.bitwise_xor(plane, self._queries[w, number], out=differing)
+                if w == 0:
+                    np.bitwise_count(differing, out=total)
+                else:
+                    np.bitwise_count(differing, out=ones)
+                    np.add(total, ones, out=total)
+            limit = int(self._limits[number])
+            if int(total.min()) >= limit:
+                continue
+            near = np.flatnonzero(total < limit)
+            if live is not None:
+                near = near[live[near]]
+            self._take(number, first_slot + near, total[near].astype(np.int64))
+
+    def _take(self, number: int, slots: Ints, distances: Ints) -> None:
+        if self._k is not None:
+            histogram = self._histogram[number]
+            histogram += np.bincount(distances, minlength=len(histogram))
+            kth = int(np.searchsorted(histogram.cumsum(), self._k))
+            if kth < self._limits[number]:
+                self._limits[number] = kth
+                kept = distances <= kth
+                slots, distances = slots[kept], distances[kept]
+        self._found.append((np.full(len(slots), number), slots, distances))
+
+    def result(self) -> list[tuple[Ints, Ints]]:
+        """Per query (slots, distances), ordered by distance, then slot."""
+        found = [(np.empty(0, np.int64),) * 3, *self._found]
+        query, slots, distances = (np.concatenate(column) for column in zip(*found, strict=True))
+        order = np.lexsort((slots, distances, query))
+        slots, distances = slots[order], distances[order]
+        bounds = np.searchsorted(query[order], np.arange(self._queries.shape[1] + 1)).tolist()
+        ranges = [slice(a, b if self._k is None else min(b, a + self._k)) for a, b in itertools.pairwise(bounds)]
+        return [(slots[r], distances[r]) for r in ranges]

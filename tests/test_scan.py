@@ -1,0 +1,144 @@
+"""Search over blocks, against all distances sorted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from hashcli import codes, scan
+
+
+def brute_force(queries, gallery, k, radius, live):
+    answers = []
+    for row in codes.distances(queries, gallery).astype(int):
+        pairs = sorted((d, s) for s, d in enumerate(row) if live[s] and (radius is None or d <= radius))[:k]
+        answers.append(([s for _, s in pairs], [d for d, _ in pairs]))
+    return answers
+
+
+def search(queries, gallery, k, radius, live, block):
+    top = scan.TopK(codes.to_words(queries), k, radius)
+    words = codes.to_words(gallery)
+    for start in range(0, len(gallery), block):
+        piece = slice(start, start + block)
+        mask = None if live[piece].all() else live[piece]
+        sums = top.block(start, words[:, piece], mask)
+        assert_array_equal(sums, scan.plane_sums(words[:, piece]))
+    return [(slots.tolist(), distances.tolist()) for slots, distances in top.result()]
+
+
+def clustered(rng, n, n_bits, n_centers=3):
+    """Codes a few bits off a few centers: many ties, as learned codes have."""
+    centers = rng.integers(0, 2, (n_centers, n_bits), dtype=np.uint8)
+    return codes.pack(centers[rng.integers(0, n_centers, n)] ^ (rng.random((n, n_bits)) < 1.5 / n_bits))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_bits=st.one_of(
+        st.sampled_from([16, 64, 128, 192, 248, 256, 264, 1024]), st.integers(2, 128).map(lambda b: 8 * b)
+    ),
+    n=st.integers(0, 300),
+    q=st.integers(0, 5),
+    k=st.one_of(st.none(), st.integers(1, 320)),
+    radius=st.one_of(st.none(), st.integers(0, 40), st.integers(0, 1100)),
+    block=st.integers(1, 130),
+    dead=st.sampled_from([0.0, 0.1, 0.9, 1.0]),
+)
+def test_search_equals_brute_force(seed, n_bits, n, q, k, radius, block, dead):
+    rng = np.random.default_rng(seed)
+    gallery, queries = clustered(rng, n, n_bits), clustered(rng, q, n_bits)
+    if n and q:
+        queries[0] = gallery[rng.integers(n)]
+    live = rng.random(n) >= dead
+    if k is None and radius is None:
+        radius = n_bits
+
+    found = search(queries, gallery, k, radius, live, block)
+
+    assert found == brute_force(queries, gallery, k, radius, live)
+
+
+def test_long_blocks_and_many_queries_equal_brute_force():
+    rng = np.random.default_rng(5)
+    for n_bits in (64, 136):
+        gallery, queries = clustered(rng, 9000, n_bits, 40), clustered(rng, 30, n_bits, 40)
+        live = rng.random(9000) > 0.01
+
+        assert search(queries, gallery, 10, None, live, 4096) == brute_force(queries, gallery, 10, None, live)
+
+
+def test_opposite_codes_are_found_at_every_width():
+    for n_bits in range(16, 1025, 8):
+        zeros = codes.pack(np.zeros((1, n_bits), np.uint8))
+        assert search(zeros, ~zeros, 1, None, np.ones(1, bool), 8) == [([0], [n_bits])]
+
+
+def test_among_equal_distances_the_lowest_slots_win():
+    gallery = codes.pack(np.zeros((50, 64), np.uint8))
+
+    assert search(gallery[:1], gallery, 7, None, np.ones(50, bool), 3) == [(list(range(7)), [0] * 7)]
+
+
+def test_results_are_int64_even_when_nothing_is_found():
+    for slots, distances in scan.TopK(np.zeros((1, 2), np.uint64), 3).result():
+        assert slots.dtype == distances.dtype == np.int64
+        assert len(slots) == len(distances) == 0
+
+
+@pytest.mark.parametrize("k, radius", [(None, None), (0, None), (-1, 3), (None, -1)])
+def test_a_search_for_nothing_is_a_value_error(k, radius):
+    with pytest.raises(ValueError, match="k"):
+        scan.TopK(np.zeros((1, 2), np.uint64), k, radius)
+
+
+def test_blocks_out_of_order_or_of_another_width_are_value_errors():
+    top = scan.TopK(np.zeros((1, 2), np.uint64), 3)
+    top.block(4, np.zeros((1, 4), np.uint64))
+    with pytest.raises(ValueError, match="slot 7 comes after slot 7"):
+        top.block(7, np.zeros((1, 4), np.uint64))
+    with pytest.raises(ValueError, match="1 words met a block of 2"):
+        top.block(8, np.zeros((2, 4), np.uint64))
+
+
+@pytest.mark.parametrize("n", [1, 2, 40, scan.LANES - 1, scan.LANES, scan.LANES + 1, 5000])
+def test_sums_are_what_their_definition_says(n):
+    words = np.random.default_rng(n).integers(0, 2**64, (2, n), dtype=np.uint64)
+    for plane, (low, high) in zip(words.tolist(), scan.plane_sums(words).tolist(), strict=True):
+        lanes = [sum(plane[lane :: scan.LANES]) % 2**64 for lane in range(scan.LANES)]
+        assert low == sum(a * int(m) for a, m in zip(lanes, scan.MULTIPLIERS, strict=True)) % 2**64
+        assert high == sum((a >> 32) * int(m) for a, m in zip(lanes, scan.MULTIPLIERS, strict=True)) % 2**64
+
+
+def test_every_single_flipped_bit_changes_the_sums():
+    words = np.random.default_rng(3).integers(0, 2**64, (1, 1100), dtype=np.uint64)
+    good = scan.plane_sums(words)
+    for place in [*range(0, 1100, 13), 1022, 1023, 1099]:
+        for bit in range(64):
+            words[0, place] ^= np.uint64(1 << bit)
+            assert (scan.plane_sums(words) != good).any()
+            words[0, place] ^= np.uint64(1 << bit)
+
+
+def test_exchanged_zeroed_and_repeated_pages_change_the_sums():
+    rng = np.random.default_rng(4)
+    words = rng.integers(0, 2**64, (1, 16384), dtype=np.uint64)
+    good = scan.plane_sums(words)
+    for _ in range(50):
+        a, b = rng.choice(32, 2, replace=False) * 512
+        exchanged, zeroed, repeated = words.copy(), words.copy(), words.copy()
+        exchanged[0, a : a + 512], exchanged[0, b : b + 512] = words[0, b : b + 512], words[0, a : a + 512]
+        zeroed[0, a : a + 512] = 0
+        repeated[0, a : a + 512] = words[0, b : b + 512]
+        for wrong in (exchanged, zeroed, repeated):
+            assert (scan.plane_sums(wrong) != good).any()
+
+
+def test_multipliers_are_odd_and_all_different():
+    assert len(np.unique(scan.MULTIPLIERS)) == scan.LANES
+    assert (scan.MULTIPLIERS % np.uint64(2) == 1).all()
+    assert scan.MULTIPLIERS[:3].tolist() == [1606147925, 2655669857, 593204665]  # part of the format
