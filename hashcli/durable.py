@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 
@@ -60,24 +59,3 @@ def disk_usage(folder: Path, counted: set[tuple[int, int]] | None = None) -> int
                 seen.add((status.st_dev, status.st_ino))
                 total += status.st_blocks * 512
     return total
-
-
-NETWORK_TYPES = frozenset(
-    ["nfs", "nfs4", "cifs", "smb", "smb2", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs"]
-)
-
-
-def is_network_folder(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> bool:
-    """Whether the folder lies on a network file system, as far as Linux's table of mounts tells; else False."""
-    try:
-        lines = mounts.read_bytes().splitlines()
-    except OSError:
-        return False
-    path = os.fsencode(os.path.realpath(folder))
-    best, kind = b"", ""
-    for line in lines:
-        _, place, type_, *_ = line.split(b" ")
-        place = re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), place)
-        if len(place) >= len(best) and (path + b"/").startswith(place.rstrip(b"/") + b"/"):
-            best, kind = place, type_.decode("ascii", "replace")
-    return kind in NETWORK_TYPES

@@ -57,6 +57,11 @@ class Generation:
 
         return Hasher.open(self.folder / "hasher")
 
+    @property
+    def has_gallery(self) -> bool:
+        """Whether there is a gallery yet."""
+        return (self.folder / "gallery").is_dir()
+
     def gallery(self, write: bool = False) -> Gallery:
         """Open the gallery; the caller closes it. Raises DamagedError, also when it belongs to another hasher."""
         from hashcli.gallery import Gallery

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli.backbones import ExportedBackbone
 from hashcli.carrying import Codes, blocks, fill, within
 from hashcli.collection import Collection, WalkOptions, labeled_by_csv, real_folder
 from hashcli.errors import UsageError
@@ -24,6 +23,7 @@ from hashcli.records import Domain, Record, Root
 from hashcli.roots import Roots, inside, relative
 
 if TYPE_CHECKING:
+    from hashcli.backbones import ExportedBackbone
     from hashcli.gallery import Gallery
     from hashcli.hasher import Hasher
     from hashcli.library import Library
@@ -100,7 +100,7 @@ def index(
         staged = library.staged()
         generation = staged or library.require()
         hasher = generation.hasher
-        backbone = ExportedBackbone(hasher.backbone_folder, hasher.spec)
+        backbone = hasher.backbone
         if staged:
             progress.say(f"completing the staged {hasher.method} hasher {staged.name}")
             old = library.current()

@@ -66,8 +66,10 @@ def take(library: Library) -> LibraryInfo:
 
 
 def _generation(generation: Generation, current: Generation | None, counted: set[tuple[int, int]]) -> GenerationInfo:
-    with generation.gallery() as gallery:
-        photos = gallery.count()
+    photos = 0
+    if generation.has_gallery:  # a staged one may have none yet
+        with generation.gallery() as gallery:
+            photos = gallery.count()
     hasher = generation.hasher
     return GenerationInfo(
         generation.name,

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli.durable import is_network_folder, replace_file, sync, sync_tree
+from hashcli.durable import replace_file, sync, sync_tree
 from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError, NoLibraryError
 from hashcli.generation import (
     Building,
@@ -176,9 +176,12 @@ class Library:
 
     def warning(self) -> str | None:
         """What the user should know before anything is written here; None when all is well."""
-        if is_network_folder(self.folder):
-            return f"{self.folder} is on a network file system: write to this library from one machine at a time"
-        return None
+        from hashcli.mounts import is_network_folder
+
+        kind = is_network_folder(self.folder)
+        if kind is None:
+            return None
+        return f"{self.folder} is on a network file system ({kind}): use this library from one machine at a time"
 
     def info(self) -> LibraryInfo:
         """Counts, sizes, roots and hashers, for `hashcli library info`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hashcli.durable import disk_usage, is_network_folder, replace_file
+from hashcli.durable import disk_usage, replace_file
 from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError, NewerFormatError, NoLibraryError
 from hashcli.library import Building, Library, default_location
 
@@ -311,12 +311,8 @@ def test_shared_files_count_once(tmp_path: Path) -> None:
     assert disk_usage(tmp_path / "a", counted) >= 65536 and disk_usage(tmp_path / "b", counted) == 0
 
 
-def test_network_folders_are_known_by_the_deepest_mount(tmp_path: Path) -> None:
-    mounts = tmp_path / "mounts"
-    mounts.write_text(
-        "/dev/sda / ext4 rw 0 0\nserver:/x /mnt/my\\040disk nfs4 rw 0 0\n/dev/b /mnt/my\\040disk/in ext4 rw 0 0\n"
-    )
-    assert is_network_folder(Path("/mnt/my disk/photos"), mounts)
-    assert not is_network_folder(Path("/mnt/my disk/in/side"), mounts)
-    assert not is_network_folder(Path("/mnt/my"), mounts)
-    assert not is_network_folder(tmp_path, tmp_path / "absent")
+def test_a_library_on_a_network_folder_warns(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hashcli.mounts.is_network_folder", lambda folder: "nfs4")
+    assert "nfs4" in (library.warning() or "")
+    monkeypatch.setattr("hashcli.mounts.is_network_folder", lambda folder: None)
+    assert library.warning() is None
