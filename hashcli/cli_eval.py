@@ -79,6 +79,7 @@ def evaluate(
     workers: opt.Workers = None,
     form: opt.TableFormat = None,
     header: opt.Header = False,
+    report: opt.Report = None,
     library: opt.Library = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -90,8 +91,10 @@ def evaluate(
     """
     from hashcli import backbones, comparing
     from hashcli.collection import WalkOptions
+    from hashcli.evaluation import EvalReport
     from hashcli.training import TrainOptions
 
+    output.check_report(report)
     talk = output.talk(quiet, verbose)
     walk = WalkOptions(tuple(include or ()), tuple(exclude or ()))
     if src and tgt and not database:
@@ -135,7 +138,8 @@ def evaluate(
         raise UsageError("eval needs --queries and --database, or --src and --tgt", TWO_FORMS)
     for note in measured.notes:
         talk.say(note)
-    show_measures(measured.summary(), form, header)
+    show_measures(EvalReport(measured.rows).summary(), form, header)
+    output.finish(measured.failures, report, talk)
 
 
 def show_measures(summaries: Sequence[Summary], form: str | None, header: bool) -> None:

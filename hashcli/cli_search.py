@@ -24,8 +24,8 @@ def index(
         list[Path] | None, typer.Argument(metavar="DIR", help="Folders to look at. Default: all that are indexed.")
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Forget photos that are gone from these folders.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="With --prune: also where a large part of a folder is gone.")
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --prune: also where a large part of a folder is gone.")
     ] = False,
     domain: opt.Domain = None,
     labels: opt.Labels = None,
@@ -52,7 +52,7 @@ def index(
         folders or (),
         domain=domain,
         prune=prune,
-        yes=force,
+        yes=yes,
         labels=labels,
         options=WalkOptions(tuple(include or ()), tuple(exclude or ())),
         workers=workers,
@@ -65,7 +65,7 @@ def index(
         talk.say(f"{done.gone:,} are gone; `hashcli index --prune` forgets them")
     for path, vanished, total in done.held_back:
         talk.say(
-            f"{vanished:,} of {total:,} photos in {escape(path)} are gone, too many to forget unasked: --prune --force"
+            f"{vanished:,} of {total:,} photos in {escape(path)} are gone, too many to forget unasked: --prune --yes"
         )
     talk.say(f"next: {output.query_command(library)}")
     output.finish([*done.failed, *done.lost], report, talk)

@@ -18,6 +18,7 @@ from hashcli.progress import Task
 from hashcli.talk import Talk, duration
 
 UNFOLDED = 10_000  # columns: wide enough that a table in a file is not folded
+REDRAW_EVERY = 0.1  # seconds
 
 
 def table(columns: Sequence[str], rows: Iterable[Row]) -> None:
@@ -90,7 +91,7 @@ class LiveTask:
         """`n` more items are done."""
         self._bars.advance(self._bar, n)
         now = self._bars.get_time()
-        if now - self._drawn > 0.1:
+        if now - self._drawn > REDRAW_EVERY:
             self._drawn = now
             self._bars.refresh()
 

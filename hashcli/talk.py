@@ -78,7 +78,7 @@ def shown(value: Count) -> str:
 
 def duration(seconds: float) -> str:
     """A span of time in the two units that matter: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
