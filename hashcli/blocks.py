@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,7 @@ def key(number: int) -> bytes:
     return struct.pack(">Q", number)
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """A block as it lies in the map: `words` and `tombstones` are views that die with their transaction."""
 
     number: int
@@ -47,7 +46,7 @@ class Block:
     sums: Sums  # (n_words, 2), as recorded
 
     @property
-    def count(self) -> int:
+    def slots(self) -> int:
         """Slots in use, removed ones included."""
         return int(self.words.shape[1])
 
@@ -60,7 +59,7 @@ class Block:
         """False (count,) where a slot was removed; None when none was."""
         if not self.tombstones.any():
             return None
-        bits = np.unpackbits(self.tombstones, count=self.count, bitorder="little")
+        bits = np.unpackbits(self.tombstones, count=self.slots, bitorder="little")
         return np.logical_not(bits)
 
     def check(self, sums: Sums) -> None:
@@ -99,7 +98,7 @@ def encode(block: Block) -> bytes:
     sums[: len(block.sums)] = block.sums
     body = sums.tobytes() + block.tombstones.tobytes()
     padding = bytes(_header_size(block.capacity) - _PREFIX.size - len(body))
-    fields = struct.pack("<HHI", VERSION, len(block.words), block.count)
+    fields = struct.pack("<HHI", VERSION, len(block.words), block.slots)
     header = fields + body + padding
     crc = zlib.crc32(header, zlib.crc32(key(block.number)))
     return b"".join((_MAGIC, struct.pack("<I", crc), header, block.words.astype("<u8").tobytes()))

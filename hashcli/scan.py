@@ -67,6 +67,7 @@ class TopK:
         self._histogram = np.zeros((n_queries, bins), np.int64)
         self._found: list[tuple[Ints, Ints, Ints]] = []  # query, slot, distance
         self._next_slot = 0
+        self._buffer: tuple[NDArray[Any], ...] = (np.empty(0),) * 3
 
     def block(self, first_slot: int, words: Words, live: NDArray[np.bool_] | None = None) -> Sums:
         """Take in slots first_slot, first_slot + 1, ...: planar words (n_words, n); live (n,) False leaves out.
@@ -84,18 +85,12 @@ class TopK:
         return sums
 
     def _scan(self, first_slot: int, words: Words, live: NDArray[np.bool_] | None) -> None:
-        n = words.shape[1]
-        differing = np.empty(n, np.uint64)
-        ones = np.empty(n, np.uint8)
-        distance: NDArray[Any] = ones if len(words) < 4 else np.empty(n, np.uint16)  # 4 words may differ in 256 bits
-        total = distance if len(words) == 1 else np.empty(n, distance.dtype)
+        differing, ones, total = self._buffers(len(words), words.shape[1])
         for number in range(self._queries.shape[1]):
             for w, plane in enumerate(words):
                 np.bitwise_xor(plane, self._queries[w, number], out=differing)
-                if w == 0:
-                    np.bitwise_count(differing, out=total)
-                else:
-                    np.bitwise_count(differing, out=ones)
+                np.bitwise_count(differing, out=ones if w else total)
+                if w:
                     np.add(total, ones, out=total)
             limit = int(self._limits[number])
             if int(total.min()) >= limit:
@@ -104,6 +99,15 @@ class TopK:
             if live is not None:
                 near = near[live[near]]
             self._take(number, first_slot + near, total[near].astype(np.int64))
+
+    def _buffers(self, n_words: int, n: int) -> tuple[Words, NDArray[np.uint8], NDArray[Any]]:
+        """Kept from block to block: at this size, allocating and clearing them costs as much as the arithmetic."""
+        if len(self._buffer[0]) < n:
+            # four words may differ in 256 bits
+            kinds = (np.uint64, np.uint8, np.uint8 if n_words < 4 else np.uint16)
+            self._buffer = tuple(np.empty(n, kind) for kind in kinds)
+        differing, ones, total = self._buffer
+        return differing[:n], ones[:n], total[:n]
 
     def _take(self, number: int, slots: Ints, distances: Ints) -> None:
         if self._k is not None:
