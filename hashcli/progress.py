@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+Event = tuple[str, dict[str, int | float | str]]
+
 
 class Task(Protocol):
     """One running piece of work."""
@@ -36,7 +38,7 @@ class Silent:
     """A Progress that keeps the log and shows nothing."""
 
     def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, int | float | str]]] = []
+        self.events: list[Event] = []
 
     @contextmanager
     def task(self, what: str, total: int | None = None) -> Iterator[Task]:
@@ -47,3 +49,17 @@ class Silent:
 
     def log(self, event: str, **counts: int | float | str) -> None:
         self.events.append((event, counts))
+
+
+class Recorded:
+    """Another Progress that also keeps the log: it is stored with the hasher."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.events: list[Event] = []
+        self._progress = progress
+        self.task, self.say = progress.task, progress.say
+
+    def log(self, event: str, **counts: int | float | str) -> None:
+        """Keep the event and pass it on."""
+        self.events.append((event, counts))
+        self._progress.log(event, **counts)

@@ -1,0 +1,226 @@
+"""`eval` on folders: photos and their classes from disk, through the caches, to the measures of `evaluation`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashcli import backbones, registry
+from hashcli.collection import (
+    Collection,
+    WalkOptions,
+    check_apart,
+    collect,
+    labeled_by_csv,
+    labeled_by_folder,
+    real_folder,
+    with_classes,
+)
+from hashcli.errors import UsageError
+from hashcli.extraction import PhotoFailure
+from hashcli.library import Library
+from hashcli.parts import Part, label_array, read_part
+from hashcli.photos import escape
+from hashcli.progress import Progress
+
+if TYPE_CHECKING:
+    from hashcli.evaluation import Coded, EvalRow, Trial
+    from hashcli.hasher import Hasher
+    from hashcli.training import TrainOptions
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measures, what the reader must know about them, and the photos that could not be read."""
+
+    rows: list[EvalRow]
+    notes: list[str]
+    failures: list[PhotoFailure] = field(default_factory=list)
+
+
+def evaluate_library(
+    library: Library,
+    queries: Path,
+    database: Path,
+    *,
+    allow_seen: bool,
+    paper_counting: bool,
+    walk: WalkOptions,
+    workers: int | None,
+    progress: Progress,
+) -> Measured:
+    """Measure the library's hasher: photos of `queries` looked up among those of `database`.
+
+    Classes are subfolders of either. Raises UsageError for folders without classes, NoLibraryError, and what
+    `evaluation.evaluate_current` raises.
+    """
+    from hashcli.backbones import ExportedBackbone
+    from hashcli.evaluation import evaluate_current
+
+    generation = library.require()
+    hasher = generation.hasher
+    with generation.gallery() as gallery:
+        roots = [(root.path, root.domain) for root in gallery.roots()]
+    backbone = ExportedBackbone(hasher.backbone_folder, hasher.spec)
+    asked, given = (
+        _classes_of(collect(folder, option, walk), option)
+        for folder, option in ((queries, "--queries"), (database, "--database"))
+    )
+    classes = sorted({*asked.classes, *given.classes})
+    coded: list[Coded] = []
+    failures: list[PhotoFailure] = []
+    for collection in (asked, given):
+        part = read_part(collection, backbone, library, workers, progress)
+        failures += part.failures
+        coded.append(_coded(part, hasher, roots, classes))
+    report = evaluate_current(
+        hasher.method,
+        hasher.seed,
+        coded[0],
+        coded[1],
+        hasher.seen,
+        allow_seen=allow_seen,
+        paper_counting=paper_counting,
+    )
+    return Measured(report.rows, report.notes, failures)
+
+
+def _coded(part: Part, hasher: Hasher, roots: Sequence[tuple[bytes, str]], classes: Sequence[str]) -> Coded:
+    from hashcli.encoder import Encoder
+    from hashcli.evaluation import Coded
+
+    inside = [(path, d) for path, d in roots if os.path.commonpath([path, part.collection.root]) == path]
+    domain = max(inside, key=lambda found: len(found[0]))[1] if inside else "tgt"
+    domains = np.full(len(part), int(domain == "tgt"), np.int64)
+    labels = label_array(part.labels, classes, part.collection.multi_label)
+    return Coded(Encoder(hasher).codes(part.features, domains), labels, part.digests)
+
+
+def compare_folders(
+    library: Library | None,
+    src: Path,
+    tgt: Path,
+    *,
+    queries: Path | None,
+    truth: Path | None,
+    methods: list[str],
+    all_methods: bool,
+    split: float,
+    seeds: int,
+    paper_counting: bool,
+    options: TrainOptions,
+    progress: Progress,
+) -> Measured:
+    """Train methods on `src` and `tgt` apart from any library, and measure them on photos that none of them saw.
+
+    The query photos are a share `split` of the target, whose classes (subfolders, or the table `truth`) serve for
+    scoring alone; or all of `queries`, and then the target needs no classes. `library` lends its feature cache.
+    Raises UsageError for folders, classes, methods and settings that cannot work.
+    """
+    from hashcli.evaluation import compare_methods
+    from hashcli.fitting import Labeled, resolve_device
+
+    names = list(registry.installed()) if all_methods else methods
+    chosen = [(name, options.settings) for name in names if registry.load(name)]
+    folders = [(src, "--src"), (tgt, "--tgt"), *([(queries, "--queries")] if queries else [])]
+    real = [(real_folder(folder, option), option) for folder, option in folders]
+    for i, (one, first) in enumerate(real):
+        for other, second in real[i + 1 :]:
+            check_apart(one, other, f"{first} and {second}")
+    source = with_classes(collect(src, "--src", options.walk), options.labels, "--src")
+    target = _truth(collect(tgt, "--tgt", options.walk), truth, needed=queries is None)
+    asked = _classes_of(collect(queries, "--queries", options.walk), "--queries") if queries else None
+    device = resolve_device(options.device)
+    backbone = backbones.exported(options.backbone, progress)
+    with _caches(library) as caches:
+        parts = [read_part(c, backbone, caches, options.workers, progress) for c in (source, target, asked) if c]
+    failures = [failure for part in parts for failure in part.failures]
+    labeled = parts[0].take([i for i, labels in enumerate(parts[0].labels) if labels])
+    arrays = _Arrays(source.classes, any(part.collection.multi_label for part in parts))
+    trials = arrays.trials(labeled, parts[1], parts[2] if asked else None, split, seeds, options.seed)
+    found = compare_methods(
+        Labeled(labeled.features, arrays.labels(labeled)),
+        trials,
+        chosen,
+        n_bits=options.n_bits,
+        n_classes=len(source.classes),
+        progress=progress,
+        paper_counting=paper_counting,
+        device=device,
+        skip_refused=all_methods,
+    )
+    return Measured(found.rows, arrays.notes + found.notes, failures)
+
+
+class _Arrays:
+    """Parts as arrays; photos that another part holds as well are left out and noted, so that held out is held out."""
+
+    def __init__(self, classes: list[str], multi_label: bool) -> None:
+        self.notes: list[str] = []
+        self._classes, self._multi_label = classes, multi_label
+
+    def labels(self, part: Part) -> NDArray[np.int64]:
+        return label_array(part.labels, self._classes, self._multi_label)
+
+    def trials(
+        self, source: Part, target: Part, queries: Part | None, split: float, seeds: int, first_seed: int
+    ) -> list[Trial]:
+        from hashcli.evaluation import Trial, split_trials
+
+        numbers = range(first_seed, first_seed + seeds)
+        target = self._apart(target, source.digests, "target")
+        if queries is None:
+            return split_trials(target.features, self.labels(target), split, numbers)
+        queries = self._apart(queries, [*source.digests, *target.digests], "query")
+        known = self.labels(target) if target.collection.classes else None
+        return [Trial(seed, target.features, known, queries.features, self.labels(queries)) for seed in numbers]
+
+    def _apart(self, part: Part, others: Sequence[bytes], what: str) -> Part:
+        from hashcli.evaluation import unique_rows
+
+        rows = unique_rows(part.digests, others)
+        if len(rows) < len(part):
+            self.notes.append(f"{len(part) - len(rows)} {what} photos are copies of others and are left out")
+        return part.take(rows)
+
+
+def _classes_of(collection: Collection, option: str) -> Collection:
+    """The collection with its subfolders as classes; one class is enough to score with."""
+    labeled = labeled_by_folder(collection)
+    if not labeled.classes:
+        raise UsageError(
+            f"{option}: {escape(collection.root)} has no class subfolders, and without classes nothing can be scored",
+            f"put each class in its own subfolder: {option} DIR/mug/1.jpg, DIR/shoe/2.jpg ...",
+        )
+    return labeled
+
+
+def _truth(collection: Collection, table: Path | None, needed: bool) -> Collection:
+    """The target with the classes that score it, where there are any."""
+    if table:
+        return labeled_by_csv(collection, table)
+    labeled = labeled_by_folder(collection)
+    if needed and not labeled.classes:
+        raise UsageError(
+            f"--tgt: {escape(collection.root)} has no class subfolders, so held-out photos of it cannot be scored",
+            "give --truth FILE.csv (path,labels), used for scoring only, or --queries DIR with class subfolders",
+        )
+    return labeled
+
+
+@contextmanager
+def _caches(library: Library | None) -> Iterator[Library]:
+    """The library's caches, or where there is none, caches that last as long as this run."""
+    if library is not None:
+        yield library
+        return
+    with tempfile.TemporaryDirectory(prefix="hashcli-") as scratch:
+        yield Library.create(Path(scratch, "library"))

@@ -1,0 +1,145 @@
+"""One training job: which photos go in, the key its checkpoints lie under, the hasher that comes out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashcli import __version__, settings
+from hashcli.carrying import Given
+from hashcli.errors import LibraryError
+from hashcli.parts import Part, label_array
+from hashcli.photos import escape
+from hashcli.progress import Event, Progress
+
+if TYPE_CHECKING:
+    from hashcli.backbones import ExportedBackbone
+    from hashcli.fitting import FittedHasher
+    from hashcli.library import Library
+    from hashcli.records import Domain
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A method with its settings, and the parts ("src" labeled, "tgt" never labeled) it learns from."""
+
+    method: str
+    words: tuple[str, ...]
+    n_bits: int
+    seed: int
+    backbone: ExportedBackbone
+    parts: dict[Domain, Part]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the source's classes, in the order of their numbers."""
+        return self.parts["src"].collection.classes if "src" in self.parts else []
+
+    @cached_property
+    def labeled(self) -> Part:
+        """The labeled photos of the source; the others below it are indexed and not learned from."""
+        part = self.parts["src"]
+        return part.take([i for i, labels in enumerate(part.labels) if labels])
+
+    @property
+    def seen(self) -> list[bytes]:
+        """Digests of the photos that take part in training, sorted."""
+        parts = [self.labeled if domain == "src" else part for domain, part in self.parts.items()]
+        return sorted({digest for part in parts for digest in part.digests})
+
+    @cached_property
+    def key(self) -> str:
+        """Equal for jobs that compute the same weights."""
+        plan = [__version__, self.method, sorted(self.words), self.n_bits, self.seed, self.backbone.spec.key]
+        said = hashlib.blake2b(json.dumps(plan).encode(), digest_size=12)
+        for domain, part in sorted(self.parts.items()):
+            said.update(domain.encode())
+            for digest, labels in zip(part.digests, part.labels, strict=True):
+                said.update(digest + "\0".join(labels).encode("utf-8", "surrogateescape") + b"\0")
+        return said.hexdigest()
+
+    def fit(self, progress: Progress, device: str, checkpoint: Path) -> FittedHasher:
+        """Train. Raises what `fitting.fit_method` raises."""
+        from hashcli.fitting import Labeled, Unlabeled, fit_method
+
+        source = target = None
+        if "src" in self.parts:
+            labels = label_array(self.labeled.labels, self.classes, self.parts["src"].collection.multi_label)
+            source = Labeled(self.labeled.features, labels, partial(self._read, self.labeled))
+        if "tgt" in self.parts:
+            target = Unlabeled(self.parts["tgt"].features, partial(self._read, self.parts["tgt"]))
+        return fit_method(
+            self.method,
+            self.words,
+            source,
+            target,
+            n_classes=len(self.classes),
+            n_bits=self.n_bits,
+            seed=self.seed,
+            progress=progress,
+            device=device,
+            checkpoint=checkpoint,
+            encode=self._features,
+        )
+
+    def write_hasher(self, fitted: FittedHasher, folder: Path, events: list[Event]) -> None:
+        """Export what was fitted and write the hasher's folder. Raises MachineError."""
+        import torch
+
+        from hashcli.hasher import Hasher
+        from hashcli.network import export_head
+
+        with tempfile.TemporaryDirectory(prefix="hashcli-") as scratch:
+            head = Path(scratch, "head.onnx")
+            means = torch.as_tensor(fitted.means)
+            export_head(means, fitted.fitted.image, head, self.backbone.spec.dim, self.n_bits)
+            Hasher.write(
+                folder,
+                exported=self.backbone,
+                head_path=head,
+                method=self.method,
+                settings=settings.record(fitted.method.settings),
+                n_bits=self.n_bits,
+                seed=self.seed,
+                threads=torch.get_num_threads(),
+                centering=fitted.method.centering,
+                classes=self.classes,
+                seen=self.seen,
+                log=events,
+            )
+
+    def given(self, library: Library) -> Iterator[Given]:
+        """All readable photos, labeled or not, as the gallery takes them."""
+        for domain, part in self.parts.items():
+            with library.features(self.backbone.spec) as cache:
+                rows = cache.rows(part.digests)
+            for file, labels, digest, row in zip(part.files, part.labels, part.digests, rows, strict=True):
+                yield Given(file, domain, ";".join(labels) or None, digest, int(row))
+
+    def _features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
+        from hashcli.encoder import BackboneSession
+
+        return BackboneSession(self.backbone.folder, self.backbone.spec).features(pixels)
+
+    def _read(self, part: Part, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        from hashcli.decoding import decode_all
+
+        spec = self.backbone.spec
+        files = [part.files[i] for i in rows]
+        read = list(decode_all(files, spec.size, spec.fit))
+        for file, photo in zip(files, read, strict=True):
+            if photo.pixels is None:
+                raise LibraryError(
+                    f"{escape(file.full)} can no longer be read: {photo.reason}",
+                    "run the same command again, or leave pixel mixup off",
+                )
+        return np.stack([photo.pixels for photo in read if photo.pixels is not None])

@@ -1,0 +1,195 @@
+"""adapt() and train(): photos of one or two folders -> a hasher and its gallery, as a new generation of the library."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hashcli import backbones, registry, settings
+from hashcli.codes import check_n_bits
+from hashcli.collection import Collection, WalkOptions, check_apart, collect, real_folder, with_classes
+from hashcli.errors import UsageError
+from hashcli.extraction import PhotoFailure
+from hashcli.jobs import TrainingJob
+from hashcli.parts import read_part
+from hashcli.photos import escape
+from hashcli.progress import Event, Progress, Recorded
+
+if TYPE_CHECKING:
+    from hashcli.fitting import FittedHasher
+    from hashcli.library import Library
+    from hashcli.method import HashMethod
+    from hashcli.records import Domain
+
+Confirm = Callable[[str], bool]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train, as the command line says it; `settings` are its raw `name=value` words."""
+
+    method: str
+    n_bits: int = 64
+    backbone: str = backbones.DEFAULT
+    settings: tuple[str, ...] = ()
+    device: str = "auto"
+    seed: int = 0
+    labels: Path | None = None
+    workers: int | None = None
+    no_index: bool = False
+    replace: bool = False
+    restart: bool = False
+    walk: WalkOptions = field(default_factory=WalkOptions)
+    confirm: Confirm | None = None
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What adapt or train did."""
+
+    generation: str
+    method: str
+    n_bits: int
+    n_source: int
+    n_target: int
+    n_classes: int
+    n_indexed: int
+    n_carried: int
+    staged: bool
+    seconds: float
+    failures: list[PhotoFailure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def adapt(library: Library, src: Path, tgt: Path, options: TrainOptions, progress: Progress) -> TrainReport:
+    """Learn from the labeled photos of `src` and the unlabeled ones of `tgt`; index both.
+
+    Raises UsageError for folders, labels, settings or numbers of photos that cannot work, LockedError while another
+    process writes, MachineError for what this machine lacks.
+    """
+    started = time.monotonic()
+    method = checked_method(options)
+    check_apart(real_folder(src, "--src"), real_folder(tgt, "--tgt"), "--src and --tgt")
+    source = with_classes(collect(src, "--src", options.walk), options.labels, "--src")
+    target = collect(tgt, "--tgt", options.walk)
+    return _make(library, method, source, target, options, progress, started)
+
+
+def train(library: Library, folder: Path, options: TrainOptions, progress: Progress) -> TrainReport:
+    """Learn from one collection, with its labels if the method needs them, and index it. Raises what `adapt` raises."""
+    started = time.monotonic()
+    method = checked_method(options)
+    if "target_images" in method.needs:
+        raise UsageError(
+            f"{options.method} adapts one folder to another, and train has only one",
+            "hashcli adapt --src LABELED --tgt UNLABELED, or train with --method source-only",
+        )
+    collection = collect(folder, "DIR", options.walk)
+    if "source_labels" in method.needs:
+        return _make(library, method, with_classes(collection, options.labels, "DIR"), None, options, progress, started)
+    return _make(library, method, None, collection, options, progress, started)
+
+
+def checked_method(options: TrainOptions) -> type[HashMethod]:
+    """The method's class, once its name, settings and code length are known to be right (UsageError)."""
+    check_n_bits(options.n_bits)
+    method = registry.load(options.method)
+    settings.parse(method.Settings, options.settings, options.method)
+    return method
+
+
+def _make(
+    library: Library,
+    method: type[HashMethod],
+    source: Collection | None,
+    target: Collection | None,
+    options: TrainOptions,
+    progress: Progress,
+    started: float,
+) -> TrainReport:
+    from hashcli.fitting import resolve_device
+
+    given: dict[Domain, Collection] = {}
+    if source:
+        given["src"] = source
+    if target:
+        given["tgt"] = target
+    with library.writing():
+        _ask_before_replacing(library, list(given.values()), options)
+        device = resolve_device(options.device)
+        backbone = backbones.exported(options.backbone, progress)
+        parts = {d: read_part(c, backbone, library, options.workers, progress) for d, c in given.items()}
+        job = TrainingJob(options.method, options.settings, options.n_bits, options.seed, backbone, parts)
+        if options.restart:
+            library.drop_work(job.key)
+        log = Recorded(progress)
+        fitted = job.fit(log, device, library.work(job.key))
+        report = _publish(library, job, fitted, log.events, options, progress, started)
+        library.drop_work(job.key)
+    return report
+
+
+def _ask_before_replacing(library: Library, given: list[Collection], options: TrainOptions) -> None:
+    """A library is about some folders; learning from quite other ones is refused unless the user means it."""
+    current = library.current()
+    if current is None or options.replace or options.no_index:
+        return
+    with current.gallery() as gallery:
+        roots, n_photos = [root.path for root in gallery.roots()], gallery.count()
+    if not roots or any(os.path.commonpath([c.root, root]) in (c.root, root) for c in given for root in roots):
+        return
+    text = (
+        f"the library's hasher was learned from other folders ({', '.join(map(escape, roots[:3]))}); "
+        f"one learned from {' and '.join(escape(c.root) for c in given)} would replace it "
+        f"(its {n_photos:,} photos stay searchable, `hashcli library rollback` goes back)"
+    )
+    if options.confirm is None or not options.confirm(f"{text}. Replace it?"):
+        raise UsageError(text, "say --replace, or name another library: --library DIR")
+
+
+def _publish(
+    library: Library,
+    job: TrainingJob,
+    fitted: FittedHasher,
+    events: list[Event],
+    options: TrainOptions,
+    progress: Progress,
+    started: float,
+) -> TrainReport:
+    from hashcli import carrying
+
+    n_given = n_carried = 0
+    failures = [failure for part in job.parts.values() for failure in part.failures]
+    with library.new_generation() as building:
+        job.write_hasher(fitted, building.hasher_folder, events)
+        if not options.no_index:
+            filled = carrying.fill(
+                library,
+                building.folder,
+                job.backbone,
+                job.given(library),
+                roots=[(part.collection.root, domain) for domain, part in job.parts.items()],
+                old=library.current(),
+                workers=options.workers,
+                progress=progress,
+            )
+            n_given, n_carried = filled.n_given, filled.n_carried
+            failures += filled.lost
+        generation = library.publish(building, "staged" if options.no_index else "complete")
+    return TrainReport(
+        generation=generation.name,
+        method=options.method,
+        n_bits=options.n_bits,
+        n_source=len(job.labeled) if "src" in job.parts else 0,
+        n_target=len(job.parts["tgt"]) if "tgt" in job.parts else 0,
+        n_classes=len(job.classes),
+        n_indexed=n_given,
+        n_carried=n_carried,
+        staged=options.no_index,
+        seconds=time.monotonic() - started,
+        failures=failures,
+    )
