@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ T = TypeVar("T")
 Transaction = Any  # lmdb.Transaction, of memoryviews for reading and of bytes for writing
 
 SMALLEST_MAP = 1 << 28  # address space, not disk space
+_NO_ROOM = "make room on the disk, then try again"
 _COUNTER_KEY = b"counter"
 _COUNTER = struct.Struct("<Q")
 
@@ -48,6 +51,7 @@ class Environment:
         self.folder, self._names = folder, databases
         self._users = 0
         self._reads = 0
+        self._counting = threading.Lock()
         self._map(create, write)
 
     @classmethod
@@ -63,12 +67,12 @@ class Environment:
         if not create:
             check_file(data)
             mirrored = _read_mirror(folder)  # before the map is looked at: a writer may be at work
-        with translated(folder):
+        with translated(folder), _on_disk(folder):
             environment = None if create else cls._shared.get(_identity(data))
             if environment is None:
                 environment = cls(folder, databases, create, write or create)
                 cls._shared[_identity(data)] = environment
-            elif write and environment._env.readonly:
+            elif write and environment._env.flags()["readonly"]:
                 if environment._reads:
                     raise RuntimeError("a gallery cannot be opened for writing while this process reads it")
                 environment._env.close()
@@ -117,11 +121,13 @@ class Environment:
     def read(self) -> Iterator[Transaction]:
         """A state of all databases that no writer changes. Values are views that die with it."""
         with translated(self.folder), self._begin(write=False) as txn:
-            self._reads += 1
+            with self._counting:
+                self._reads += 1
             try:
                 yield txn
             finally:
-                self._reads -= 1
+                with self._counting:
+                    self._reads -= 1
 
     def commit(self, work: Callable[[Transaction], T], room: int = 0) -> T:
         """Do `work` in one transaction, all or nothing, on disk when this returns.
@@ -142,6 +148,7 @@ class Environment:
                     break
                 except lmdb.MapFullError:
                     self._grow(self._env.info()["map_size"] + 1)
+        with _on_disk(self.folder):
             self._fill_up()
             _write_mirror(self.folder, counter)
         return result
@@ -207,7 +214,7 @@ def check_file(data: Path) -> None:
 
 @contextmanager
 def translated(folder: Path) -> Iterator[None]:
-    """LMDB's and the system's failures as HashcliErrors."""
+    """LMDB's failures as HashcliErrors."""
     try:
         yield
     except lmdb.MapFullError:
@@ -215,13 +222,24 @@ def translated(folder: Path) -> Iterator[None]:
     except _DAMAGE as error:
         raise damaged(f"the gallery in {folder}", str(error)) from error
     except lmdb.DiskError as error:
-        raise MachineError(f"cannot write to {folder}: {error}", "make room on the disk, then try again") from error
+        raise MachineError(f"cannot write to {folder}: {error}", _NO_ROOM) from error
     except lmdb.MemoryError as error:
         raise MachineError(f"cannot map the gallery in {folder}: {error}", "free some memory") from error
     except (lmdb.ReadersFullError, lmdb.LockError) as error:
         raise LockedError(f"the gallery in {folder} is in use by too many processes: {error}") from error
-    except (lmdb.Error, OSError) as error:
+    except lmdb.Error as error:
         raise LibraryError(f"cannot use the gallery in {folder}: {error}", "check permissions and disk") from error
+
+
+@contextmanager
+def _on_disk(folder: Path) -> Iterator[None]:
+    """The system's failures as HashcliErrors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MachineError(f"cannot write to {folder}: {error.strerror}", _NO_ROOM) from error
+        raise LibraryError(f"cannot use {folder}: {error.strerror}", "check permissions and disk") from error
 
 
 def _identity(data: Path) -> tuple[int, int]:

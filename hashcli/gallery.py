@@ -258,6 +258,6 @@ def _header(value: bytes | memoryview | None, folder: Path) -> dict[str, Any]:
         )
     kinds = {"n_bits": int, "hasher_digest": str, "block_slots": int}
     wrong = any(type(header.get(name)) is not kind for name, kind in kinds.items())
-    if wrong or header["block_slots"] < 8 or header["block_slots"] % 8 or not 16 <= header["n_bits"] <= 1024:
+    if wrong or header["n_bits"] not in range(16, 1025, 8) or header["block_slots"] not in range(8, 2**20 + 1, 8):
         raise damaged(what, "its values cannot be")
     return header
