@@ -56,8 +56,11 @@ class EvalReport:
     notes: list[str] = field(default_factory=list)
 
     def summary(self) -> list[Summary]:
-        """As `summarize`."""
-        return summarize(self.rows)
+        """One line per method, protocol and code length, in the order of the rows."""
+        groups: dict[tuple[str, Protocol, int], list[Measures]] = {}
+        for row in self.rows:
+            groups.setdefault((row.method, row.protocol, row.n_bits), []).append(row.measures)
+        return [_summary(*key, measures) for key, measures in groups.items()]
 
 
 @dataclass(frozen=True)
@@ -199,14 +202,6 @@ def evaluate_current(
     n_bits = 8 * queries.codes.shape[1]
     report.rows.append(EvalRow(method, seed, n_bits, "given", measure(levels, k, paper_counting)))
     return report
-
-
-def summarize(rows: Iterable[EvalRow]) -> list[Summary]:
-    """One summary per method, protocol and code length, in the order of the rows."""
-    groups: dict[tuple[str, Protocol, int], list[Measures]] = {}
-    for row in rows:
-        groups.setdefault((row.method, row.protocol, row.n_bits), []).append(row.measures)
-    return [_summary(*key, measures) for key, measures in groups.items()]
 
 
 def hold_out(n: int, share: float, seed: int) -> tuple[Ints, Ints]:

@@ -26,6 +26,7 @@ Images = Callable[[Ints], Pixels]
 
 SOURCE, TARGET = 0, 1
 BLOCK_ROWS = 8192
+MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,7 @@ class FittedHasher:
         head = self.fitted.image.eval()
         x = torch.from_numpy(normalized(features, self.means, domain))
         with torch.inference_mode():
-            blocks = [head(x[start : start + BLOCK_ROWS]) for start in range(0, len(x), BLOCK_ROWS)]
-            relaxed: Floats = torch.cat(blocks).numpy()
+            relaxed: Floats = torch.cat([head(block) for block in torch.split(x, BLOCK_ROWS)]).numpy()
         return relaxed
 
     def codes(self, features: Raw, domain: int) -> NDArray[np.uint8]:
@@ -101,7 +101,7 @@ def fit_method(
     if method.wants_pixels and encode is None:
         raise UsageError(f"{name} mixes photos with these settings, and here are only their features")
     means = fit_input_norm(source.features if source else None, target.features if target else None, method.centering)
-    data = _training_data(source, target, n_classes, means, encode)
+    data = _training_data(source, target, n_classes, means, encode if method.wants_pixels else None)
     method.check(data)
     with _reproducible(seed, device):
         if check_export and isinstance(method, GradientMethod):
@@ -190,16 +190,22 @@ def _check_rows(source: Labeled | None, target: Unlabeled | None, n_classes: int
 
 @contextmanager
 def _reproducible(seed: int, device: str) -> Iterator[None]:
-    """torch seeded and kept to deterministic kernels; its own state comes back afterwards."""
+    """torch seeded, kept to deterministic kernels and few threads; its own state comes back afterwards.
+
+    The order of sums, and with it the last digits, depends on the number of threads: capped, it is the same on all
+    but the smallest machines.
+    """
     import torch
 
     # cuBLAS reads this when it starts; without it the order of its sums depends on which stream came first
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled()
+    kernels, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.set_num_threads(min(threads, MOST_THREADS))
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before)
+            torch.use_deterministic_algorithms(kernels)
+            torch.set_num_threads(threads)

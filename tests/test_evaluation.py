@@ -14,13 +14,13 @@ from hashcli.codes import pack
 from hashcli.errors import UsageError
 from hashcli.evaluation import (
     Coded,
+    EvalReport,
     EvalRow,
     Trial,
     compare_methods,
     evaluate_current,
     hold_out,
     split_trials,
-    summarize,
     unique_rows,
 )
 from hashcli.fitting import SOURCE, TARGET, Labeled, Unlabeled
@@ -156,7 +156,7 @@ def test_summaries_give_mean_and_sample_deviation_over_the_seeds() -> None:
     assert cross.deviation is not None
     assert cross.deviation["map"] == pytest.approx((sum((v - mean) ** 2 for v in values) / 2) ** 0.5)
     assert single.protocol == "single-domain"
-    assert summarize(report.rows[:1])[0].deviation is None
+    assert EvalReport(report.rows[:1]).summary()[0].deviation is None
 
 
 def photos(*items: tuple[int, int, bytes]) -> Coded:
