@@ -288,12 +288,12 @@ def _record(file: PhotoFile, root: Root, digest: bytes, label: str | None) -> Re
 
 
 def _label(candidate: _Candidate, old: Record | None) -> str | None:
-    """The first-level subfolder of a source root, unless a table gave the old record another label."""
-    if candidate.root.domain != "src":
-        return old.label if old else None
-    if old is not None and old.label not in (None, _subfolder(old.path)):
-        return old.label
-    return _subfolder(candidate.file.path)
+    """What the photo was labeled, unless it moved away from the subfolder that gave it its label."""
+    here = _subfolder(candidate.file.path) if candidate.root.domain == "src" else None
+    if old is None or old.label is None:
+        return here
+    moved = candidate.slot is None and old.domain == "src" and old.label == _subfolder(old.path)
+    return here if moved else old.label
 
 
 def _subfolder(path: bytes) -> str | None:

@@ -240,7 +240,8 @@ class _Looking:
         return decode_all(files, spec.size, spec.fit, workers)
 
     def _code(self, feature: NDArray[np.float16], domain: Domain) -> NDArray[np.uint8]:
-        return self._encoder.codes(feature[None], np.array([DOMAINS.index(domain)], np.int64))[0]
+        code: NDArray[np.uint8] = self._encoder.codes(feature[None], np.array([DOMAINS.index(domain)], np.int64))[0]
+        return code
 
     def _cached(self, digests: Sequence[bytes]) -> list[NDArray[np.float16] | None]:
         """The features that are cached, None for the others. Damaged ones cost the order, not the search."""

@@ -25,6 +25,11 @@ class Listening(Silent):
         self.said.append(text)
 
 
+@pytest.fixture(autouse=True)
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    return tiny.decode_here(monkeypatch)
+
+
 @pytest.fixture
 def library(tmp_path: Path) -> Library:
     return Library.create(tmp_path / "library")

@@ -6,25 +6,58 @@ The backbone gives the mean colors of a photo's four quarters, so that a test kn
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from hashcli import carrying
 from hashcli.backbones import FILE_NAME, ExportedBackbone, Spec
+from hashcli.decoding import Decoded, decode_one
 from hashcli.extraction import extract
 from hashcli.generation import Generation
 from hashcli.hasher import Hasher
 from hashcli.library import Library
-from hashcli.photos import PhotoFile, walk
+from hashcli.photos import Fit, PhotoFile, walk
 from hashcli.progress import Progress, Silent
 from hashcli.records import Domain
 
 SIZE, DIM, N_BITS = 8, 12, 64
+
+
+def decode_here(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Decode in this process instead of in workers, whose start costs more than a whole test.
+
+    Gives the list that the path of every photo opened from now on is added to.
+    """
+    opened: list[bytes] = []
+
+    def one(file: PhotoFile, size: int, fit: Fit) -> Decoded:
+        opened.append(file.full)
+        return decode_one(file, size, fit)
+
+    def all_(
+        files: Sequence[PhotoFile],
+        size: int,
+        fit: Fit,
+        workers: int | None = None,
+        *,
+        known: Callable[[bytes], bool] | None = None,
+    ) -> Iterator[Decoded]:
+        for index, file in enumerate(files):
+            decoded = replace(one(file, size, fit), index=index)
+            skipped = known is not None and decoded.digest is not None and known(decoded.digest)
+            yield replace(decoded, pixels=None, reason=None) if skipped else decoded
+
+    monkeypatch.setattr("hashcli.extraction.decode_all", all_)
+    monkeypatch.setattr("hashcli.decoding.decode_all", all_)
+    monkeypatch.setattr("hashcli.decoding.decode_one", one)
+    return opened
 
 
 def photo(path: Path, *colors: int, size: int = SIZE) -> Path:

@@ -1,0 +1,357 @@
+"""index(): what is new, changed, moved or gone, and that nothing is read twice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hashcli import carrying
+from hashcli.collection import WalkOptions
+from hashcli.encoder import Encoder
+from hashcli.errors import LockedError, NoLibraryError, UsageError
+from hashcli.indexing import IndexReport, index
+from hashcli.library import Library
+from hashcli.progress import Silent
+from hashcli.records import DOMAINS
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Paths of the photos that were opened; a photo counts as settled as soon as it is written."""
+    monkeypatch.setattr("hashcli.identity.RACY_NS", 0)
+    return tiny.decode_here(monkeypatch)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    """A library whose hasher learned from src/{mug,shoe}: four photos."""
+    for n in range(4):
+        tiny.noise(tmp_path / "src" / ("mug" if n % 2 else "shoe") / f"{n}.png", n)
+    library = Library.create(tmp_path / "library")
+    tiny.adapt(library, tiny.backbone(tmp_path / "backbone"), [(tmp_path / "src", "src")])
+    return library
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Ten photos that are not indexed yet."""
+    for n in range(10):
+        tiny.noise(tmp_path / "photos" / f"{n}.png", 100 + n)
+    return tmp_path / "photos"
+
+
+def run(library: Library, *folders: Path, **options: object) -> IndexReport:
+    return index(library, folders, workers=1, progress=Silent(), **options)  # type: ignore[arg-type]
+
+
+def counts(report: IndexReport) -> dict[str, int]:
+    return {name: n for name, n in report.counts().items() if n}
+
+
+def held(library: Library) -> dict[str, tuple[str | None, str]]:
+    return tiny.held(library.require())
+
+
+def codes(library: Library) -> dict[str, bytes]:
+    """The code of every photo by path, each checked against its feature."""
+    generation = library.require()
+    encoder = Encoder(generation.hasher)
+    with generation.gallery() as gallery, library.features(generation.hasher.spec) as cache:
+        roots = {root.id: root.path for root in gallery.roots()}
+        slots, records = zip(*gallery.scan(), strict=True)
+        features = cache.take(cache.rows([record.digest for record in records]))
+        domains = np.array([DOMAINS.index(record.domain) for record in records])
+        packed = gallery.codes(slots)
+        np.testing.assert_array_equal(packed, encoder.codes(features, domains))
+        return {
+            os.fsdecode(os.path.join(roots[record.root], record.path)): code.tobytes()
+            for record, code in zip(records, packed, strict=True)
+        }
+
+
+def test_a_new_folder_is_added_and_a_second_run_opens_nothing(library, folder, opened):
+    assert counts(run(library, folder)) == {"added": 10, "n_encoded": 10}
+    assert set(codes(library)) >= {f"{folder}/{n}.png" for n in range(10)}
+    del opened[:]
+    assert counts(run(library)) == {"unchanged": 14}
+    assert opened == []
+
+
+def test_only_the_named_folder_is_looked_through(library, folder, tmp_path):
+    run(library, folder)
+    tiny.noise(tmp_path / "src/mug/new.png", 50)
+    tiny.noise(folder / "new.png", 51)
+    assert counts(run(library, folder)) == {"added": 1, "n_encoded": 1, "unchanged": 10}
+
+
+def test_a_changed_photo_gets_a_new_code_and_loses_the_old_one(library, folder):
+    run(library, folder)
+    before = codes(library)
+    tiny.photo(folder / "3.png", 0, 250, 250, 0)
+    assert counts(run(library, folder)) == {"changed": 1, "unchanged": 9, "n_encoded": 1}
+    after = codes(library)
+    assert len(after) == len(before) and after[f"{folder}/3.png"] != before[f"{folder}/3.png"]
+
+
+def test_a_touched_photo_is_read_and_not_encoded(library, folder, opened):
+    run(library, folder)
+    del opened[:]
+    os.utime(folder / "3.png", ns=(1, 1))
+    assert counts(run(library, folder)) == {"unchanged": 10}
+    assert opened == [bytes(folder / "3.png")]
+    del opened[:]
+    assert counts(run(library, folder)) == {"unchanged": 10} and opened == []
+
+
+def test_moved_photos_keep_code_and_slot_and_nothing_is_encoded_also_across_roots(library, folder, tmp_path):
+    other = tmp_path / "other"
+    tiny.noise(other / "x.png", 300)
+    run(library, folder, other)
+    before = codes(library)
+    with library.require().gallery() as gallery:
+        count = gallery.info().slots
+    (folder / "sub").mkdir()
+    (folder / "1.png").rename(folder / "sub/one.png")
+    (folder / "2.png").rename(other / "two.png")
+    assert counts(run(library)) == {"moved": 2, "unchanged": 13}
+    after = codes(library)
+    assert len(after) == len(before)
+    assert after[f"{folder}/sub/one.png"] == before[f"{folder}/1.png"]
+    assert after[f"{other}/two.png"] == before[f"{folder}/2.png"]
+    with library.require().gallery() as gallery:
+        assert gallery.info().slots == count
+
+
+def test_two_photos_that_swap_names_both_end_up_right(library, folder):
+    run(library, folder)
+    before = codes(library)
+    (folder / "1.png").rename(folder / "x")
+    (folder / "2.png").rename(folder / "1.png")
+    (folder / "x").rename(folder / "2.png")
+    report = run(library, folder)
+    assert (report.changed, report.n_encoded) == (2, 0)
+    after = codes(library)
+    assert after[f"{folder}/1.png"] == before[f"{folder}/2.png"]
+    assert after[f"{folder}/2.png"] == before[f"{folder}/1.png"]
+
+
+def test_a_copy_is_a_photo_of_its_own_and_one_of_two_copies_takes_a_gone_ones_place(library, folder):
+    run(library, folder)
+    shutil.copy(folder / "1.png", folder / "copy.png")
+    assert counts(run(library, folder)) == {"added": 1, "unchanged": 10}
+    shutil.copy(folder / "2.png", folder / "2a.png")
+    (folder / "2.png").rename(folder / "2b.png")
+    assert counts(run(library, folder)) == {"moved": 1, "added": 1, "unchanged": 10}
+    assert f"{folder}/2.png" not in held(library)
+
+
+def test_a_photo_that_moves_to_another_domain_gets_the_code_of_that_domain(library, folder, tmp_path):
+    run(library, folder)
+    before = codes(library)
+    (folder / "1.png").rename(tmp_path / "src/mug/1.new.png")
+    assert counts(run(library)) == {"moved": 1, "unchanged": 13}
+    moved = f"{tmp_path}/src/mug/1.new.png"
+    assert held(library)[moved] == ("mug", "src")
+    assert codes(library)[moved] != before[f"{folder}/1.png"]
+
+
+def test_gone_photos_stay_until_prune(library, folder):
+    run(library, folder)
+    (folder / "1.png").unlink()
+    assert counts(run(library, folder)) == {"gone": 1, "unchanged": 9}
+    assert len(held(library)) == 14
+    assert counts(run(library, folder, prune=True)) == {"gone": 1, "pruned": 1, "unchanged": 9}
+    assert f"{folder}/1.png" not in held(library) and len(held(library)) == 13
+
+
+def test_many_vanished_photos_are_pruned_only_when_confirmed(library, folder):
+    run(library, folder)
+    for n in range(4):
+        (folder / f"{n}.png").unlink()
+    report = run(library, prune=True)
+    assert report.held_back == [(bytes(folder), 4, 10)] and report.pruned == 0 and len(held(library)) == 14
+    assert run(library, prune=True, yes=True).pruned == 4
+    assert len(held(library)) == 10
+
+
+def test_a_missing_root_is_reported_and_loses_nothing(library, folder, tmp_path):
+    run(library, folder)
+    tiny.noise(tmp_path / "src/mug/new.png", 50)
+    folder.rename(tmp_path / "unplugged")
+    report = run(library, prune=True, yes=True)
+    assert report.missing == [bytes(folder)] and report.pruned == 0 and report.added == 1
+    assert len(held(library)) == 15
+    report = run(library, folder)
+    assert report.missing == [bytes(folder)]
+
+
+def test_copies_of_photos_on_an_unplugged_disk_do_not_take_their_place(library, folder, tmp_path):
+    run(library, folder)
+    shutil.copytree(folder, tmp_path / "copies")
+    shutil.rmtree(folder)
+    folder.mkdir()  # an empty mount point
+    report = run(library, tmp_path / "copies")
+    assert (report.added, report.moved) == (10, 0)
+    assert len(held(library)) == 24
+
+
+def test_a_photo_belongs_to_the_deepest_root_around_it_and_to_one_only(library, folder, tmp_path):
+    inner = folder / "inner"
+    tiny.noise(inner / "mug/a.png", 500)
+    run(library, folder)
+    assert held(library)[f"{inner}/mug/a.png"] == (None, "tgt")
+    report = run(library, inner, domain="src")
+    assert (report.added, report.changed, report.n_encoded) == (0, 1, 0)
+    assert held(library)[f"{inner}/mug/a.png"] == ("mug", "src")
+    assert counts(run(library)) == {"unchanged": 15}
+    assert counts(run(library, folder)) == {"unchanged": 11}
+    assert counts(run(library, tmp_path, options=WalkOptions(exclude=("backbone*", "library*")))) == {"unchanged": 15}
+    codes(library)
+
+
+def test_a_new_root_inside_another_takes_its_domain(library, tmp_path):
+    tiny.noise(tmp_path / "src/mug/deep/n.png", 70)
+    report = run(library, tmp_path / "src/mug")
+    assert (report.added, report.unchanged, report.n_encoded) == (1, 2, 1)
+    with library.require().gallery() as gallery:
+        assert {root.domain for root in gallery.roots()} == {"src"}
+    assert held(library)[f"{tmp_path}/src/mug/1.png"] == ("mug", "src"), "the label it was given stays"
+
+
+def test_another_domain_for_a_known_root_makes_the_codes_anew_from_cached_features(library, folder):
+    run(library, folder)
+    before = codes(library)
+    report = run(library, folder, domain="src")
+    assert (report.changed, report.n_encoded) == (10, 0)
+    after = codes(library)
+    assert all(after[path] != before[path] for path in before if path.startswith(str(folder)))
+
+
+def test_labels_come_from_the_subfolder_of_a_source_or_from_a_table(library, folder, tmp_path):
+    tiny.noise(tmp_path / "src/hat/9.png", 9)
+    tiny.noise(tmp_path / "src/loose.png", 8)
+    run(library)
+    assert held(library)[f"{tmp_path}/src/hat/9.png"] == ("hat", "src")
+    assert held(library)[f"{tmp_path}/src/loose.png"] == (None, "src")
+    table = tmp_path / "labels.csv"
+    table.write_text("path,labels\nphotos/1.png,red;round\nphotos/2.png,blue\n")
+    run(library, folder)
+    report = run(library, folder, labels=table)
+    assert (report.unchanged, report.n_encoded) == (10, 0)
+    assert held(library)[f"{folder}/1.png"] == ("red;round", "tgt")
+    (folder / "2.png").rename(folder / "moved.png")
+    run(library)
+    assert held(library)[f"{folder}/moved.png"] == ("blue", "tgt")
+    assert held(library)[f"{folder}/3.png"] == (None, "tgt")
+    (tmp_path / "src/mug/1.png").rename(tmp_path / "src/shoe/was-a-mug.png")
+    run(library)
+    assert held(library)[f"{tmp_path}/src/shoe/was-a-mug.png"] == ("shoe", "src")
+
+
+def test_unreadable_photos_are_reported_every_time_and_old_records_stay(library, folder):
+    run(library, folder)
+    (folder / "broken.png").write_bytes(b"no photo")
+    (folder / "3.png").write_bytes(b"no photo any more")
+    for _ in range(2):
+        report = run(library, folder)
+        assert {failure.path for failure in report.failed} == {bytes(folder / "broken.png"), bytes(folder / "3.png")}
+        assert (report.added, report.changed, report.unchanged, report.gone) == (0, 0, 9, 0)
+    assert f"{folder}/3.png" in held(library)
+
+
+def test_excluded_photos_are_neither_added_nor_gone(library, folder):
+    run(library, folder)
+    tiny.noise(folder / "skip-me.png", 90)
+    report = run(library, folder, options=WalkOptions(exclude=("*.png",)), prune=True, yes=True)
+    assert counts(report) == {}
+    assert len(held(library)) == 14
+
+
+def test_folders_that_cannot_be_are_refused(library, folder, tmp_path):
+    with pytest.raises(UsageError, match="no folder"):
+        run(library, tmp_path / "absent")
+    with pytest.raises(UsageError, match="is a file"):
+        run(library, folder / "1.png")
+    with pytest.raises(NoLibraryError):
+        run(Library.create(tmp_path / "empty"), folder)
+    with library.writing(), pytest.raises(LockedError):
+        run(library, folder)
+
+
+def test_a_reader_that_opened_before_sees_the_state_of_then(library, folder):
+    with library.require().gallery() as gallery, gallery.snapshot():
+        program = """
+            import sys
+            from pathlib import Path
+            from hashcli.indexing import index
+            from hashcli.library import Library
+            from hashcli.progress import Silent
+            print(index(Library.open(Path(sys.argv[1])), [Path(sys.argv[2])], workers=1, progress=Silent()).added)
+        """
+        command = [sys.executable, "-c", textwrap.dedent(program), library.folder, folder]
+        assert subprocess.run(command, capture_output=True, check=True).stdout == b"10\n"
+        assert gallery.count() == 4
+    assert len(held(library)) == 14
+
+
+def test_index_completes_a_staged_hasher_with_everything_the_library_holds(library, folder, tmp_path):
+    run(library, folder)
+    (folder / "4.png").unlink()
+    tiny.noise(tmp_path / "new/0.png", 700)
+    staged, _ = tiny.adapt(library, tiny.backbone(tmp_path / "two", 0.5), [(tmp_path / "new", "tgt")], staged=True)
+    tiny.noise(folder / "late.png", 701)
+    first = library.require()
+    report = run(library)
+    assert report.generation == staged.name == library.require().name and library.staged() is None
+    assert (report.carried, report.added) == (13, 1)
+    assert [failure.path for failure in report.lost] == [bytes(folder / "4.png")]
+    assert len(held(library)) == 15
+    codes(library)
+    with library.writing():
+        assert library.rollback().name == first.name
+    assert len(held(library)) == 14 and f"{folder}/4.png" in held(library)
+
+
+def test_killed_between_batches_the_gallery_opens_and_a_second_run_completes_it(library, folder, opened):
+    program = """
+        import os, signal, sys
+        from pathlib import Path
+        from hashcli import carrying, indexing
+        from hashcli.gallery import Gallery
+        from hashcli.library import Library
+        from hashcli.progress import Silent
+
+        carrying.blocks.__defaults__ = (3,)
+        append, done = Gallery.append, []
+
+        def dying(self, records, packed):
+            if len(done) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(append(self, records, packed))
+
+        Gallery.append = dying
+        indexing.index(Library.open(Path(sys.argv[1])), [Path(sys.argv[2])], workers=1, progress=Silent())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), library.folder, folder]
+    assert subprocess.run(command, capture_output=True).returncode == -9
+    assert len(held(library)) == 4 + 6
+    report = run(library)
+    assert (report.added, report.unchanged) == (4, 10) and report.n_encoded <= 4
+    assert len(codes(library)) == 14
+
+
+def test_blocks_do_not_matter(library, folder, monkeypatch):
+    monkeypatch.setattr(carrying.blocks, "__defaults__", (3,))
+    (folder / "1.png").rename(folder / "z.png")
+    assert counts(run(library, folder)) == {"added": 10, "n_encoded": 10}
+    (folder / "z.png").rename(folder / "a.png")
+    assert counts(run(library, folder)) == {"moved": 1, "unchanged": 9}
+    assert len(codes(library)) == 14
