@@ -67,7 +67,8 @@ class _Stopped(BaseException):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (default: the process's own) and give its exit code."""
     _catch_signals()
-    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # no locale may spoil a message
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # no locale may end a run
     try:
         code = _exit_code(arguments)
         sys.stdout.flush()

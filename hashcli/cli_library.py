@@ -58,19 +58,47 @@ def rollback(library: opt.Library = None, quiet: opt.Quiet = False) -> None:
 
 @app.command("export")
 def export_hasher(
-    to: Annotated[
-        Path, typer.Argument(metavar="FILE.zip|DIR", help="Where to write it; the photos and the gallery stay.")
-    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="Where to write it.")],
     library: opt.Library = None,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Write the hasher in use to one file, for another machine."""
+    """Write the hasher in use to a file, for another machine.
+
+    No photo goes with it, and no gallery.
+    """
     from hashcli.talk import Talk
 
-    if to.exists():
-        raise UsageError(f"{output.shown(to)} exists already", "name a file that does not exist yet")
-    output.opened(library).require().hasher.export_to(to)
-    Talk(quiet).say(f"written; on the other machine: hashcli library import {output.shown(to)}")
+    if file.exists():
+        raise UsageError(f"{output.shown(file)} exists already", "name a file that does not exist yet")
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {output.shown(file.parent)} to write to")
+    output.opened(library).require().hasher.export_to(file)
+    Talk(quiet).say(f"written; on the other machine: hashcli library import {output.shown(file)}")
+
+
+@app.command("import")
+def import_hasher(
+    file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="What `hashcli library export` wrote.")],
+    library: opt.Library = None,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Take a hasher from another machine.
+
+    Search stays as it is until `hashcli index` has indexed your photos with the new hasher.
+    """
+    from hashcli.gallery import Gallery
+    from hashcli.hasher import Hasher
+    from hashcli.talk import Talk
+
+    if not file.is_file():
+        raise UsageError(f"there is no file {output.shown(file)}", "name what `hashcli library export` wrote")
+    opened = output.writable(library)
+    with opened.writing(), opened.new_generation() as building:
+        hasher = Hasher.import_from(file, building.hasher_folder)
+        Gallery.create(building.gallery_folder, hasher.n_bits, hasher.digest).close()
+        opened.publish(building, "staged")
+    folders = "" if opened.current() else " DIR"
+    Talk(quiet).say(f"imported a {hasher.method} hasher of {hasher.n_bits} bits; next: hashcli index{folders}")
 
 
 @app.command()

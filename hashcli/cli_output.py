@@ -120,7 +120,7 @@ def check_report(file: Path | None) -> None:
 
 def finish(failures: Sequence[PhotoFailure], report: Path | None, talk: Talk) -> None:
     """Write the report asked for. Raises typer.Exit with code 3 when some photos failed."""
-    from hashcli.formats import photo_failure
+    from hashcli.formats import photo_failure, text
 
     if report is not None:
         lines = [json.dumps(photo_failure(failure.path, failure.reason)) + "\n" for failure in failures]
@@ -128,6 +128,6 @@ def finish(failures: Sequence[PhotoFailure], report: Path | None, talk: Talk) ->
     if not failures:
         return
     where = f"{shown(report)} lists them" if report else "--report FILE.jsonl lists them"
-    first = photo_failure(failures[0].path, failures[0].reason)
-    talk.say(f"{len(failures):,} failed, the first: {first['path']}: {first['reason']}; {where}")
+    first = f"{text(failures[0].path)}: {text(failures[0].reason)}"
+    talk.say(f"{len(failures):,} failed, the first: {first}; {where}")
     raise typer.Exit(3)

@@ -16,6 +16,7 @@ EVERY = 60.0  # seconds between two lines about the same task
 class Talk:
     """A Progress of lines: of each task one at the start, one at the end, at most one a minute between.
 
+    A task of a single item passes unmentioned: it is a query, and the answer says it all.
     `say` is silent with `quiet`, `log` speaks with `verbose`. Bytes that are no text have been escaped by those
     who make the lines.
     """
@@ -28,8 +29,11 @@ class Talk:
     @contextmanager
     def task(self, what: str, total: int | None = None) -> Iterator[Task]:
         """Open one piece of work of `total` items (None: unknown)."""
-        self.say(f"{what}: {total:,} to do" if total else f"{what} ...")
         task = CountedTask(what, total, self)
+        if total == 1:
+            yield task
+            return
+        self.say(f"{what}: {total:,} to do" if total else f"{what} ...")
         yield task
         self.say(f"{what}: {task.done:,} done in {duration(self.clock() - task.started)}")
 
