@@ -122,11 +122,13 @@ class _Pool:
         self._next = self._taken = 0
         self._error: HashcliError | None = None
         self._stopped = False
-        self._threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in workers]
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        for thread in self._threads:
+        for worker in self._workers:
+            thread = threading.Thread(target=self._work, args=(worker,), daemon=True)
             thread.start()
+            self._threads.append(thread)
 
     def take(self, index: int) -> Decoded:
         """The result for photo `index`, which must be the one after the last taken."""
@@ -158,6 +160,8 @@ class _Pool:
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
+        finally:
+            worker.close()
 
     def _assigned(self) -> int | None:
         """The next photo to decode, once there is room for its result; None when nothing is left to do."""

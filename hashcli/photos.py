@@ -154,10 +154,10 @@ def _reads_heif() -> bool:
 
 
 def stat_photo(full: bytes, root: bytes) -> PhotoFile:
-    """The file at `full` as it is now; `path` is relative to `root` where it lies below it. Raises PhotoError."""
-    path = os.path.relpath(full, root) if root else full
-    if path.startswith(b"../"):
-        path = full
+    """The file at `full` as it is now; its `path` is relative to `root` if it lies below. Raises PhotoError."""
+    above = os.path.join(root, b"")
+    below = bool(root) and full.startswith(above)
+    path = full[len(above) :] if below else os.path.join(os.getcwdb(), full)
     try:
         return _described(os.stat(full), root, path)
     except OSError as error:
@@ -186,10 +186,10 @@ def _opened(full: bytes) -> Iterator[BinaryIO]:
 
 
 def read(file: PhotoFile, max_bytes: int = MAX_BYTES) -> Data:
-    """The contents of a photo; large files come as a read-only map of the file.
+    """The contents of a photo; those of a large file as a map, which is read from disk as it is used.
 
     Raises PhotoError for anything but a plain file of at most `max_bytes`, for what the system refuses, and
-    for a file that changes while it is read.
+    for a file that changes while it is read (a map shows such changes).
     """
     try:
         with _opened(file.full) as stream:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -72,7 +73,7 @@ def decode(data: Data, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) -> NDA
 
 
 def decode_image(data: Data, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """As `decode`, as a Pillow image of mode RGB and without numpy for common photos."""
+    """As `decode`, as a Pillow image of mode RGB, without the help of numpy."""
     from PIL import Image
 
     if fit not in ("squash", "crop"):
@@ -90,8 +91,11 @@ def decode_image(data: Data, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) 
             image.draft(None, (2 * size, 2 * size))
             image.load()
             profile = image.info.get("icc_profile")
+            white = _white(image)
             image = _plain_mode(_upright(image))
             image = image.resize((size, size), Image.Resampling.BICUBIC, box=_box(image.size, fit))
+            if white is not None:
+                image = image.point(lambda value: value * (255 / white) + 0.5).convert("L")
             return _to_srgb(_on_white(image), profile)
         except MemoryError:
             raise PhotoError("needs too much memory to decode") from None
@@ -149,29 +153,28 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.transpose(turns[orientation])
 
 
+def _white(image: Image.Image) -> float | None:
+    """The value that shows as white where that is not 255: of the usual ranges, the one the values are made for."""
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    if image.mode not in ("I", "F"):
+        return None
+    peak = float(image.getextrema()[1])  # type: ignore[arg-type]  # one band: two numbers
+    if not math.isfinite(peak):
+        raise PhotoError("has pixels that are not numbers")
+    ranges = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    return next((white for white in ranges if peak <= white), peak)
+
+
 def _plain_mode(image: Image.Image) -> Image.Image:
-    """One of L, RGB, RGBA, CMYK, LAB: modes that can be resized and color-managed."""
+    """One of L, F, RGB, RGBA, CMYK, LAB: modes that can be resized and color-managed."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _to_8_bits(image)
+        return image.convert("F")
     if image.has_transparency_data:
         return image.convert("RGBA")
     if image.mode in ("L", "RGB", "CMYK", "LAB"):
         return image
     return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale from the range the values were most likely made for: 16 bits, 8 bits, or 0 to 1."""
-    import numpy as np
-    from PIL import Image
-
-    values = np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    top = 65535.0
-    if not image.mode.startswith("I;16"):
-        peak = float(values.max())
-        ranges = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
-        top = next((r for r in ranges if peak <= r), peak)
-    return Image.fromarray((values.clip(0, top) * (255 / top) + 0.5).astype(np.uint8))
 
 
 def _box(size: tuple[int, int], fit: Fit) -> tuple[float, float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -25,7 +26,7 @@ _PIPE = 1 << 18
 
 
 class Worker:
-    """Asks one decoder process at a time; `stop` may come from another thread."""
+    """At most one decoder process at a time, asked by one thread."""
 
     def __init__(self, options: list[str], timeout: float) -> None:
         self._options, self._timeout = options, timeout
@@ -58,17 +59,25 @@ class Worker:
             return digest, self._autopsy(process)
 
     def stop(self) -> None:
-        """End the process at once, and start no other."""
+        """End the process at once, and start no other. For any thread; who asks still has to `close`."""
         with self._lock:
             self._stopped = True
             if self._process is not None:
+                self._process.kill()
+
+    def close(self) -> None:
+        """End the process, if there is one, and let go of it."""
+        with self._lock:
+            if self._process is not None:
                 self._end(self._process)
+                self._process = None
 
     def _running(self) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 if self._process is not None:
                     self._end(self._process)
+                    self._process = None
                 if self._stopped:
                     raise MachineError("the decoders were stopped")
                 self._process = self._started()
@@ -122,7 +131,7 @@ class Worker:
         """What the photo did to the process that just died of it."""
         try:
             code = process.wait(_GRACE)
-        except subprocess.TimeoutExpired:  # stuck in the kernel, where no signal reaches it: left behind
+        except subprocess.TimeoutExpired:  # stuck in the kernel, where no signal reaches it
             code = -signal.SIGALRM
         if code == -signal.SIGALRM:
             return takes_too_long(self._timeout)
@@ -132,6 +141,8 @@ class Worker:
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: left behind
+            process.wait(_GRACE)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
