@@ -205,15 +205,16 @@ class _Run:
         """Those of the photos that are not in the gallery just as they are."""
         with self._library.identity() as identity:
             digests = identity.get([file for file, _, _ in photos])
-        for (file, root, label), digest in zip(photos, digests, strict=True):
-            slot = self._roots.slot_of(file.full)
-            if slot is not None:
-                self._seen[slot] = True
-                old = self._gallery.records([slot])[0]
-                if digest == old.digest and old == _record(file, root, digest, label or old.label):
-                    self._report.unchanged += 1
-                    continue
-            yield _Candidate(file, root, slot, label)
+        with self._gallery.snapshot():
+            for (file, root, label), digest in zip(photos, digests, strict=True):
+                slot = self._roots.slot_of(file.full)
+                if slot is not None:
+                    self._seen[slot] = True
+                    old = self._gallery.records([slot])[0]
+                    if digest == old.digest and old == _record(file, root, digest, label or old.label):
+                        self._report.unchanged += 1
+                        continue
+                yield _Candidate(file, root, slot, label)
 
     def _store(self, candidates: Sequence[_Candidate], progress: Progress) -> None:
         files = [candidate.file for candidate in candidates]
@@ -243,7 +244,8 @@ class _Run:
                 self._report.moved += moved
                 self._report.changed += not moved
                 fresh.append((record, int(row)))
-                removed.append(slot)
+                if (old.root, old.path) != (record.root, record.path):  # else `append` takes the old slot out
+                    removed.append(slot)
         if removed:  # first: a run that is killed in between finds these files new the next time
             self._gallery.remove(removed)
         if kept:

@@ -207,6 +207,8 @@ class Library:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise _locked(lock, self.folder) from None
+            except OSError as error:  # a file system without locks
+                raise _explained(error, self.folder, f"the library at {self.folder} cannot be locked") from error
             os.ftruncate(lock, 0)
             command = shlex.join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:]])
             os.pwrite(lock, os.fsencode(f"{os.getpid()} {command}\n"), 0)

@@ -9,6 +9,7 @@ import pytest
 
 from hashcli import carrying, indexing
 from hashcli.encoder import Encoder
+from hashcli.errors import DamagedError
 from hashcli.library import Library
 from hashcli.photos import digest
 from hashcli.progress import Silent
@@ -170,3 +171,31 @@ def test_filling_goes_on_where_it_was_interrupted(library, folders, tmp_path):
         assert fill().n_carried == 1
         assert fill().n_carried == 0
     assert len(tiny.held(staged)) == 9
+
+
+def test_the_inventory_counts_generations_roots_and_sizes(library, folders, tmp_path):
+    a, b, _ = folders
+    exported = tiny.backbone(tmp_path / "backbone")
+    tiny.adapt(library, exported, [(a, "src")])
+    tiny.adapt(library, exported, [(b, "tgt")], seed=1)
+    with library.writing(), library.new_generation() as building:  # a staged hasher without a gallery
+        tiny.write_hasher(building.hasher_folder, exported, seed=2)
+        library.publish(building, "staged")
+    b.rename(tmp_path / "away")
+    info = library.info()
+    assert [(g.photos, g.current, g.state, g.seed) for g in info.generations] == [
+        (3, False, "complete", 0),
+        (6, True, "complete", 1),
+        (0, False, "staged", 2),
+    ]
+    assert {g.method for g in info.generations} == {"tiny"} and {g.n_bits for g in info.generations} == {tiny.N_BITS}
+    assert [root.path for root in info.missing] == [bytes(b)] and len(info.roots) == 2
+    assert 0 < info.feature_size < info.size and info.size >= sum(g.size for g in info.generations)
+
+
+def test_a_gallery_of_another_hasher_is_refused(library, folders, tmp_path):
+    a, _, _ = folders
+    generation, _ = tiny.adapt(library, tiny.backbone(tmp_path / "backbone"), [(a, "src")])
+    tiny.write_hasher(generation.folder / "hasher", tiny.backbone(tmp_path / "backbone"), seed=5)
+    with pytest.raises(DamagedError, match="another hasher"):
+        library.require().gallery()

@@ -269,6 +269,15 @@ def test_a_folder_that_cannot_be_written_is_said_so(library: Library, monkeypatc
         pass
 
 
+def test_a_file_system_without_locks_is_said_so(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("hashcli.library.fcntl.flock", refuse)
+    with pytest.raises(LibraryError, match="cannot be locked: No locks available"), library.writing():
+        pass
+
+
 def test_a_full_disk_is_the_machines_fault_and_the_old_generation_stays(library: Library) -> None:
     first = published(library)
     with pytest.raises(MachineError, match="no space"), library.writing(), library.new_generation():
