@@ -102,7 +102,7 @@ def _torchvision(name: str, path: Path | None, progress: Progress) -> Backbone:
     with quiet():
         options = {"aux_logits": True} if name in ("googlenet", "inception_v3") else {}
         model = models.get_model(name, weights=None, **options)
-    layer = next((n for n, m in reversed(list(model.named_modules())) if isinstance(m, nn.Linear)), None)
+    layer = last_linear(model)
     if layer is None:
         raise UsageError(f"torchvision:{name} has no linear classifier whose input could be the feature")
     model.set_submodule(layer, nn.Identity())
@@ -111,6 +111,11 @@ def _torchvision(name: str, path: Path | None, progress: Progress) -> Backbone:
     return Backbone(
         model.eval(), look.crop_size[0], _pixels(look.mean), _pixels(look.std), f"input of {layer}", (sources,)
     )
+
+
+def last_linear(model: nn.Module) -> str | None:
+    """Name of the last linear layer, which classifies in all of torchvision's networks that end in one."""
+    return next((n for n, m in reversed(list(model.named_modules())) if isinstance(m, nn.Linear)), None)
 
 
 def _timm_family(name: str, path: Path | None, progress: Progress) -> Backbone:
@@ -233,7 +238,7 @@ def _unknown(family: str, name: str, known: Iterable[str]) -> UsageError:
 def _hash_in(url: str) -> str:
     """The SHA-256 prefix that torch's file names end in: resnet34-b627a593.pth."""
     prefix = url.rpartition("/")[2].partition(".")[0].rpartition("-")[2]
-    return prefix if len(prefix) == 8 and not set(prefix) - set("0123456789abcdef") else ""
+    return prefix if 8 <= len(prefix) <= 10 and not set(prefix) - set("0123456789abcdef") else ""
 
 
 def _pixels(values: Iterable[float]) -> Triple:

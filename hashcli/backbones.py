@@ -19,7 +19,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +164,8 @@ def export(backbone: Any, name: str, fit: Fit, folder: Path) -> ExportedBackbone
 
     Raises MachineError when it does not export, differs from torch, or `folder` cannot be written.
     """
+    import tempfile
+
     from hashcli.onnx_export import export_backbone
 
     try:
@@ -191,6 +192,8 @@ def export(backbone: Any, name: str, fit: Fit, folder: Path) -> ExportedBackbone
 
 def _put(fresh: Path, folder: Path) -> None:
     """Rename `fresh` to `folder`; another process may be doing the same."""
+    import tempfile
+
     for _ in range(100):
         try:
             os.rename(fresh, folder)

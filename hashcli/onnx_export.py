@@ -55,7 +55,9 @@ def export_backbone(module: nn.Module, mean: Sequence[float], std: Sequence[floa
         raise MachineError(f"this backbone gives features of shape {tuple(expected.shape)}, not finite (n, d)")
     dim = expected.shape[1]
     # the graph-capturing exporter is slow, but with shapes known the graph loads and runs three times as fast
-    export(whole, {"pixels": pixels[:2]}, path, onnx_check.backbone_ports(size, dim), (captured, traced))
+    export(
+        whole, {"pixels": pixels[:2]}, path, onnx_check.backbone_ports(size, dim), (captured, traced), "the backbone"
+    )
     before_rounding, rounded = _run_backbone(path, pixels)
     largest = float(expected.abs().max().clamp(min=1))
     difference = float((before_rounding - expected).abs().max())
@@ -70,8 +72,9 @@ def export(
     path: Path,
     ports: Ports,
     exporters: Sequence[Exporter],
+    what: str,
 ) -> None:
-    """Write `module` as a graph with these ports, whose first dimension is the number of rows.
+    """Write `module`, called `what`, as a graph with these ports, whose first dimension is the number of rows.
 
     `inputs` are a batch of at least two rows. The exporters are tried in turn. Raises MachineError with the last
     one's reason.
@@ -90,7 +93,7 @@ def export(
         except DamagedError as error:
             reason = str(error)
     path.unlink(missing_ok=True)
-    raise MachineError(f"{type(module).__name__} cannot be written as ONNX: {reason.strip().splitlines()[0][:300]}")
+    raise MachineError(f"{what} cannot be written as ONNX: {reason.strip().splitlines()[0][:300]}")
 
 
 def captured(module: nn.Module, inputs: dict[str, Tensor], output: str, path: Path) -> None:

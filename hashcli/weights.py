@@ -5,9 +5,12 @@ A download is one attempt with a short timeout, and none at all with HASHCLI_OFF
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import pickle  # for the name of its error; nothing is unpickled here
 import shutil
+import struct
 import tempfile
 import urllib.error
 import urllib.request
@@ -24,6 +27,11 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 10
 OFFLINE_HINT = "`--backbone efficientnet_lite0` needs no download"
 _CHUNK = 1 << 20
+# what torch's restricted unpickler raises for files that are none of its own, as found by feeding it some
+_BROKEN = (
+    pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError,
+    AssertionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,8 +83,6 @@ def read(path: Path) -> dict[str, Tensor]:
 
     Raises UsageError for a file that holds anything but tensors: nothing in it is ever executed.
     """
-    import pickle
-
     import torch
 
     try:
@@ -90,7 +96,7 @@ def read(path: Path) -> dict[str, Tensor]:
                 raise UsageError(f"{path} is not a safetensors file: {error}") from None
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except _BROKEN as error:
         reason = (str(error).splitlines() or ["empty"])[0][:200]
         raise UsageError(
             f"{path} is not a file of weights alone: {reason}", "save the state_dict, best as .safetensors"
@@ -136,9 +142,12 @@ def _hub_file(wanted: Wanted) -> Path | None:
 
 
 def _from_hub(wanted: Wanted) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    # huggingface_hub itself tries a dead network again and again, for most of a minute
+    with contextlib.suppress(urllib.error.HTTPError):  # any answer will do
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=TIMEOUT_SECONDS)
     for name in wanted.names[:-1]:
         try:
             return Path(_hub_download(hf_hub_download, wanted, name))
