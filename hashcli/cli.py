@@ -102,24 +102,28 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
 
 
 def _complain(code: int, *lines: str) -> int:
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
+    """Print each as one line, whatever bytes a file name brought into it."""
+    for line in lines:
+        harmless = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        print(harmless, file=sys.stderr, flush=True)
     return code
 
 
 def _bug() -> int:
     what = traceback.format_exc()
+    reason = what.splitlines()[-1]
     if os.environ.get("HASHCLI_DEBUG") == "1":
-        return _complain(70, what.rstrip())
+        return _complain(70, *what.splitlines())
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="hashcli-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="backslashreplace"
         ) as file:
             file.write(f"hashcli {__version__}\n{sys.argv}\n\n{what}")
     except OSError:  # no room for a file: show it instead
-        return _complain(70, what.rstrip())
+        return _complain(70, *what.splitlines())
     return _complain(
         70,
-        f"error: this is a bug in hashcli {__version__}, not your mistake: {what.splitlines()[-1]}; "
+        f"error: this is a bug in hashcli {__version__}, not your mistake: {reason}; "
         f"to report it, send the command and {file.name}",
     )
 

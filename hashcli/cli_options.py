@@ -14,7 +14,6 @@ import typer
 
 FORMATS = ("table", "tsv", "csv", "jsonl", "paths")
 DEVICES = ("auto", "cuda", "cpu", "mps")
-FINETUNES = ("none", "last", "all")
 DOMAINS = ("src", "tgt")
 CODE_LENGTHS = ("16", "32", "48", "64", "96", "128", "256", "512", "1024")
 
@@ -89,7 +88,7 @@ OptionalMethod = Annotated[
         "--method",
         "-m",
         metavar="NAME",
-        help="How to learn the codes. Default: dsah; source-only with --labels; dcgh with --captions-file.",
+        help="How to learn the codes. Default: dsah; source-only with --labels.",
         autocompletion=complete_method,
     ),
 ]
@@ -129,16 +128,6 @@ Device = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all randomness.")]
-Finetune = Annotated[
-    str,
-    typer.Option(
-        "--finetune",
-        metavar="|".join(FINETUNES),
-        parser=one_of(*FINETUNES),
-        help="How much of the backbone is trained too; more than none wants a GPU.",
-        autocompletion=_starting(*FINETUNES),
-    ),
-]
 Labels = Annotated[
     Path | None,
     typer.Option(
@@ -146,12 +135,6 @@ Labels = Annotated[
         metavar="FILE.csv",
         help="Labels from a table with the header `path,labels` (paths relative to it, `;` between labels), "
         "instead of from subfolders.",
-    ),
-]
-CaptionsFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--captions-file", metavar="FILE.csv", help="Captions from a table instead of from sidecar .txt files."
     ),
 ]
 Workers = Annotated[
@@ -186,7 +169,6 @@ NoIndex = Annotated[
 Replace = Annotated[
     bool, typer.Option("--replace", help="Replace a hasher that was learned from unrelated folders, without asking.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Take the new hasher into use even if it measures worse.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Begin anew instead of going on where a stopped run was.")]
 Report = Annotated[
     Path | None,

@@ -59,8 +59,9 @@ def writable(folder: Path | None) -> Library:
 
 def query_command(folder: Path | None) -> str:
     """What to type to search the library that was just written."""
-    library = f" --library {shlex.quote(shown(folder))}" if folder and "HASHCLI_LIBRARY" not in os.environ else ""
-    return f"hashcli query{library} PHOTO"
+    if folder is None or os.environ.get("HASHCLI_LIBRARY") == str(folder):
+        return "hashcli query PHOTO"
+    return f"hashcli query --library {shlex.quote(shown(folder))} PHOTO"
 
 
 def shown(path: Path) -> str:

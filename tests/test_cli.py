@@ -501,11 +501,21 @@ def test_failures_are_named_even_without_a_report(capsys):
     assert capsys.readouterr().err == "1 failed, the first: /a\\n.jpg: cut short; --report FILE.jsonl lists them\n"
 
 
+def test_a_file_name_cannot_break_out_of_an_error_line(monkeypatch, capsys):
+    odd = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), b"/data/\x1b[31m\n\xff")
+
+    assert ending(monkeypatch, odd) == 5
+    assert capsys.readouterr().err.splitlines()[0] == "error: /data/\\x1b[31m\\n\\udcff: No space left on device"
+
+
 def test_what_to_type_next_names_a_library_given_on_the_command_line(monkeypatch):
     monkeypatch.delenv("HASHCLI_LIBRARY", raising=False)
 
     assert cli_output.query_command(None) == "hashcli query PHOTO"
     assert cli_output.query_command(Path("my photos")) == "hashcli query --library 'my photos' PHOTO"
+    monkeypatch.setenv("HASHCLI_LIBRARY", "elsewhere")
+    assert cli_output.query_command(Path("elsewhere")) == "hashcli query PHOTO"
+    assert cli_output.query_command(Path("here")) == "hashcli query --library here PHOTO"
 
 
 def test_nobody_is_asked_when_nobody_is_there(monkeypatch):
