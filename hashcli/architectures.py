@@ -178,6 +178,8 @@ def _open_clip(name: str, path: Path | None, progress: Progress) -> Backbone:
                 name, pretrained_text=False, load_weights=False, force_quick_gelu=bool(config.get("quick_gelu"))
             )
             load_checkpoint(model, str(path), strict=True, weights_only=True)
+    except (ImportError, OSError) as error:  # towers that other libraries build, from files of their own
+        raise MachineError(f"open_clip:{name} needs more than its weights: {error}", weights.OFFLINE_HINT) from error
     except (RuntimeError, KeyError, AttributeError) as error:
         raise _misfit(f"open_clip:{name}", path, str(error)) from None
     look = {**open_clip.get_model_preprocess_cfg(model), **config}
