@@ -33,8 +33,10 @@ def serve(size: int, fit: Fit, timeout: float, max_pixels: int, memory_limit: in
     _limit(memory_limit)
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)  # what libraries print must not mix with the answers
     _write_all(answers, HELLO)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)  # what libraries print must not mix with the answers
+    os.dup2(silence, 2)
     while header := _exactly(requests, LENGTH.size):
         path = _exactly(requests, LENGTH.unpack(header)[0])
         signal.setitimer(signal.ITIMER_REAL, timeout)

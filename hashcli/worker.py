@@ -38,7 +38,8 @@ class Worker:
     def ask(self, path: bytes, n_pixels: int, wanted: Callable[[bytes], bool]) -> tuple[bytes | None, bytearray | str]:
         """Digest and pixels of one photo, or the reason why there are none.
 
-        The digest is None when the file could not be read, the pixels are empty when the digest was not `wanted`.
+        The pixels are empty when the digest was not `wanted`. The digest is None when the file could not be read, or
+        when the system killed the process: that may go better another time.
         Raises MachineError when no process can be started.
         """
         process = self._running()
@@ -56,7 +57,8 @@ class Worker:
                 return digest, self._receive(process, length).decode()
             return digest, self._receive(process, n_pixels if kind == b"p" else 0)
         except (EOFError, BrokenPipeError):
-            return digest, self._autopsy(process)
+            reason, lasting = self._autopsy(process)
+            return digest if lasting else None, reason
 
     def stop(self) -> None:
         """End the process at once, and start no other. For any thread; who asks still has to `close`."""
@@ -80,31 +82,38 @@ class Worker:
                     self._process = None
                 if self._stopped:
                     raise MachineError("the decoders were stopped")
-                self._process = self._started()
+                try:
+                    self._process = self._started()
+                except OSError as error:
+                    raise MachineError(f"a decoder process does not start: {error}") from error
             return self._process
 
     def _started(self) -> subprocess.Popen[bytes]:
         package = os.fspath(Path(hashcli.__file__).parents[1])
         search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-P", "-m", "hashcli.decoder", *self._options]
         with tempfile.TemporaryFile() as errors:
-            try:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "hashcli.decoder", *self._options],
-                    bufsize=0,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    env={**os.environ, "PYTHONPATH": search},
-                    process_group=0,  # Ctrl-C is for the parent, which then stops its workers
-                )
-                if hasattr(fcntl, "F_SETPIPE_SZ"):  # so that a worker need not wait while we fetch its pixels
+            process = subprocess.Popen(
+                command,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "PYTHONPATH": search},
+                process_group=0,  # Ctrl-C is for the parent, which then stops its workers
+            )
+            if hasattr(fcntl, "F_SETPIPE_SZ"):  # so that a worker need not wait while we fetch its pixels
+                with contextlib.suppress(OSError):
                     fcntl.fcntl(_pipe(process.stdout), fcntl.F_SETPIPE_SZ, _PIPE)
-                self._deadline = time.monotonic() + _START
+            self._deadline = time.monotonic() + _START
+            try:
                 self._receive(process, len(HELLO))
-            except (OSError, EOFError) as error:
+            except EOFError as error:
+                self._end(process)
                 errors.seek(0)
-                said = errors.read().decode(errors="replace").strip().splitlines()
-                raise MachineError(f"a decoder process does not start: {said[-1] if said else error}") from error
+                said = errors.read().decode(errors="replace").split("\n")
+                why = next((line for line in reversed(said) if line.strip()), str(error))
+                raise MachineError(f"a decoder process does not start: {why}") from error
         return process
 
     def _send(self, process: subprocess.Popen[bytes], data: bytes) -> None:
@@ -127,17 +136,17 @@ class Worker:
             rest = rest[got:]
         return data
 
-    def _autopsy(self, process: subprocess.Popen[bytes]) -> str:
-        """What the photo did to the process that just died of it."""
+    def _autopsy(self, process: subprocess.Popen[bytes]) -> tuple[str, bool]:
+        """What the photo did to the process that just died of it, and whether it would do so again."""
         try:
             code = process.wait(_GRACE)
         except subprocess.TimeoutExpired:  # stuck in the kernel, where no signal reaches it
             code = -signal.SIGALRM
         if code == -signal.SIGALRM:
-            return takes_too_long(self._timeout)
+            return takes_too_long(self._timeout), True
         if code == -signal.SIGKILL:
-            return "needs too much memory to decode: the system killed the decoder"
-        return f"crashes the decoder ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+            return "needs more memory than there is: the system killed the decoder", False
+        return f"crashes the decoder ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})", True
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         process.kill()
