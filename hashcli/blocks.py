@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hashcli.codes import Words
 from hashcli.errors import DamagedError, NewerFormatError
-from hashcli.scan import Sums, plane_sums
+from hashcli.scan import plane_sums
 from hashcli.seals import damaged
 
 VERSION = 1
@@ -37,13 +37,13 @@ def key(number: int) -> bytes:
 
 
 class Block(NamedTuple):
-    """A block as it lies in the map: `words` and `tombstones` are views that die with their transaction."""
+    """A block as it lies in the map: `words` is a view that dies with its transaction."""
 
     number: int
     capacity: int
     words: Words  # (n_words, count)
-    tombstones: NDArray[np.uint8]  # (capacity // 8,)
-    sums: Sums  # (n_words, 2), as recorded
+    tombstones: bytes  # one bit per slot
+    sums: bytes  # `plane_sums`, as recorded
 
     @property
     def slots(self) -> int:
@@ -57,14 +57,14 @@ class Block(NamedTuple):
 
     def live(self) -> NDArray[np.bool_] | None:
         """False (count,) where a slot was removed; None when none was."""
-        if not self.tombstones.any():
+        if self.tombstones == bytes(len(self.tombstones)):
             return None
-        bits = np.unpackbits(self.tombstones, count=self.slots, bitorder="little")
-        return np.logical_not(bits)
+        removed = np.frombuffer(self.tombstones, np.uint8)
+        return np.logical_not(np.unpackbits(removed, count=self.slots, bitorder="little"))
 
-    def check(self, sums: Sums) -> None:
+    def check(self, sums: bytes) -> None:
         """Compare the sums computed while the words were read. Raises DamagedError."""
-        if not np.array_equal(sums, self.sums):
+        if sums != self.sums:
             raise _damaged(self.number, "its codes are not what was written")
 
     def verified(self) -> Block:
@@ -76,7 +76,7 @@ class Block(NamedTuple):
 def empty(number: int, capacity: int, n_words: int) -> Block:
     """A block without slots."""
     words = np.empty((n_words, 0), np.uint64)
-    return Block(number, capacity, words, np.zeros(capacity // 8, np.uint8), plane_sums(words))
+    return Block(number, capacity, words, bytes(capacity // 8), plane_sums(words))
 
 
 def extended(block: Block, words: Words) -> Block:
@@ -87,16 +87,14 @@ def extended(block: Block, words: Words) -> Block:
 
 def without(block: Block, slots: NDArray[np.int64]) -> Block:
     """The block with these gallery slots marked as removed."""
-    bits = np.unpackbits(block.tombstones, bitorder="little")
+    bits = np.unpackbits(np.frombuffer(block.tombstones, np.uint8), bitorder="little")
     bits[slots - block.first_slot] = 1
-    return Block(block.number, block.capacity, block.words, np.packbits(bits, bitorder="little"), block.sums)
+    return block._replace(tombstones=np.packbits(bits, bitorder="little").tobytes())
 
 
 def encode(block: Block) -> bytes:
     """The block as one LMDB value."""
-    sums = np.zeros((_SUMS // 16, 2), "<u8")
-    sums[: len(block.sums)] = block.sums
-    body = sums.tobytes() + block.tombstones.tobytes()
+    body = block.sums.ljust(_SUMS, b"\0") + block.tombstones
     padding = bytes(_header_size(block.capacity) - _PREFIX.size - len(body))
     fields = struct.pack("<HHI", VERSION, len(block.words), block.slots)
     header = fields + body + padding
@@ -113,17 +111,17 @@ def decode(number: int, value: memoryview | bytes, capacity: int, n_words: int) 
     size = _header_size(capacity)
     if len(view) < size:
         raise _damaged(number, f"it has {len(view)} bytes, fewer than its header")
-    magic, crc, version, planes, count = _PREFIX.unpack_from(view)
-    if magic != _MAGIC or zlib.crc32(view[8:size], zlib.crc32(key(number))) != crc:
+    header = bytes(view[:size])
+    magic, crc, version, planes, count = _PREFIX.unpack_from(header)
+    if magic != _MAGIC or zlib.crc32(header[8:], zlib.crc32(key(number))) != crc:
         raise _damaged(number, "its header is not what was written")
     if version > VERSION:
         raise NewerFormatError(f"block {number} has layout {version}; this hashcli reads up to {VERSION}")
     if planes != n_words or count > capacity or len(view) != size + 8 * planes * count:
         raise _damaged(number, f"{planes} planes of {count} words do not fit its {len(view)} bytes")
-    sums = np.frombuffer(view, "<u8", 2 * planes, _PREFIX.size).reshape(planes, 2)
-    tombstones = np.frombuffer(view, np.uint8, capacity // 8, _PREFIX.size + _SUMS)
-    words = np.frombuffer(view, "<u8", planes * count, size).reshape(planes, count)
-    return Block(number, capacity, words, tombstones, sums)
+    tombstones = header[_PREFIX.size + _SUMS : _PREFIX.size + _SUMS + capacity // 8]
+    words = np.frombuffer(view, "<u8", offset=size).reshape(planes, count)
+    return Block(number, capacity, words, tombstones, header[_PREFIX.size : _PREFIX.size + 16 * planes])
 
 
 def _damaged(number: int, why: str) -> DamagedError:

@@ -1,8 +1,13 @@
-"""Exact Hamming search over blocks of planar words: one pass per block serves all queries and sums the block."""
+"""Exact Hamming search over blocks of planar words: one pass per block serves all queries and sums the block.
+
+The pass is made by `_scan.c` where it was built, else by numpy, with equal answers.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -10,8 +15,12 @@ from numpy.typing import NDArray
 
 from hashcli.codes import Words
 
+try:
+    from hashcli import _scan as _compiled  # type: ignore[attr-defined, unused-ignore]
+except ImportError:
+    _compiled = None
+
 Ints = NDArray[np.int64]
-Sums = NDArray[np.uint64]
 
 # An odd lane count: words that LMDB pages or sectors could exchange never share a lane.
 LANES = 1023
@@ -26,10 +35,24 @@ def _multipliers() -> Words:
 
 
 MULTIPLIERS = _multipliers()
+_FINDS_AT_ONCE = 4 * LANES
 
 
-def plane_sums(words: Words) -> Sums:
-    """Checksums (n_words, 2) uint64 of planar words (n_words, n).
+def kernels() -> list[str]:
+    """The kernels that work here, the fastest first, "numpy" last."""
+    compiled: list[str] = _compiled.names() if _compiled is not None and sys.byteorder == "little" else []
+    return [*compiled, "numpy"]
+
+
+def kernel() -> str:
+    """The kernel in use: the fastest, or the one that HASHCLI_KERNEL names."""
+    known = kernels()
+    wanted = os.environ.get("HASHCLI_KERNEL", "")
+    return wanted if wanted in known else known[0]
+
+
+def plane_sums(words: Words) -> bytes:
+    """Checksums of planar words (n_words, n): 16 bytes per plane, two little-endian 64-bit sums.
 
     Per plane, word i is added to lane i mod 1023; the lanes, and their upper halves, are multiplied by odd
     numbers and added, all modulo 2**64. A single flipped bit always shows, as do garbage and exchanged pages
@@ -44,7 +67,7 @@ def plane_sums(words: Words) -> Sums:
         lanes[: n - whole] += plane[whole:]
         out[0] = np.dot(lanes, MULTIPLIERS)
         out[1] = np.dot(lanes >> np.uint64(32), MULTIPLIERS)
-    return sums
+    return sums.astype("<u8").tobytes()
 
 
 class TopK:
@@ -67,22 +90,41 @@ class TopK:
         self._histogram = np.zeros((n_queries, bins), np.int64)
         self._found: list[tuple[Ints, Ints, Ints]] = []  # query, slot, distance
         self._next_slot = 0
+        self._kernel = kernel()
         self._buffer: tuple[NDArray[Any], ...] = (np.empty(0),) * 3
+        if self._kernel != "numpy":
+            self._rows = np.ascontiguousarray(queries.T)
+            self._lanes, self._sums = np.empty((n_words, LANES), np.uint64), np.empty((n_words, 2), np.uint64)
+            self._buffer = tuple(np.empty(_FINDS_AT_ONCE, np.int64) for _ in range(3))
 
-    def block(self, first_slot: int, words: Words, live: NDArray[np.bool_] | None = None) -> Sums:
+    def block(self, first_slot: int, words: Words, live: NDArray[np.bool_] | None = None) -> bytes:
         """Take in slots first_slot, first_slot + 1, ...: planar words (n_words, n); live (n,) False leaves out.
 
         Returns `plane_sums(words)`, for the caller to compare. Blocks must come in slot order.
         """
+        n_words, n = words.shape
         if first_slot < self._next_slot:
             raise ValueError(f"slot {first_slot} comes after slot {self._next_slot - 1}")
-        if len(words) != len(self._queries):
-            raise ValueError(f"queries of {len(self._queries)} words met a block of {len(words)}")
-        self._next_slot = first_slot + words.shape[1]
-        sums = plane_sums(words)
-        if words.shape[1]:
+        if n_words != len(self._queries):
+            raise ValueError(f"queries of {len(self._queries)} words met a block of {n_words}")
+        self._next_slot = first_slot + n
+        if self._kernel != "numpy":
+            return self._scan_compiled(first_slot, np.ascontiguousarray(words), live)
+        if n:
             self._scan(first_slot, words, live)
-        return sums
+        return plane_sums(words)
+
+    def _scan_compiled(self, first_slot: int, words: Words, live: NDArray[np.bool_] | None) -> bytes:
+        step = 0
+        while step >= 0:
+            n_found, step = _compiled.block(
+                self._kernel, len(words), words, self._rows, self._limits, self._histogram, live, self._k or 0,
+                MULTIPLIERS, self._lanes, self._sums, *self._buffer, step,
+            )  # fmt: skip
+            if n_found:
+                query, slots, distances = (column[:n_found].copy() for column in self._buffer)
+                self._found.append((query, slots + first_slot, distances))
+        return self._sums.tobytes()
 
     def _scan(self, first_slot: int, words: Words, live: NDArray[np.bool_] | None) -> None:
         differing, ones, total = self._buffers(len(words), words.shape[1])
