@@ -22,7 +22,8 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli.errors import DamagedError, NewerFormatError
+from hashcli.durable import replace_file, sync
+from hashcli.errors import DamagedError, MachineError, NewerFormatError
 from hashcli.lmdb_env import REPAIR, get, open_env
 
 FORMAT, VERSION = "hashcli-features", 1
@@ -64,10 +65,11 @@ class FeatureCache:
         path = self.folder / "format.json"
         expected = {"format": FORMAT, "version": VERSION, "dim": self.dim}
         if write and not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(".new")
-            draft.write_text(json.dumps(expected))
-            draft.replace(path)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                replace_file(path, json.dumps(expected).encode())
+            except OSError as error:
+                raise MachineError(f"{path} cannot be written: {error}") from error
         try:
             found = json.loads(path.read_text())
         except (OSError, ValueError) as error:
@@ -112,12 +114,16 @@ class FeatureCache:
             record["digest"] = digest
             record["check"] = _check(digest, record["feature"].tobytes())
         for shard, places in _by_shard(np.arange(first, first + len(records))):
-            descriptor = os.open(self._shard(shard), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            path = self._shard(shard)
+            is_new = not path.exists()
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
             with open(descriptor, "wb") as file:
                 file.seek((first + places[0]) % SHARD_ROWS * self._dtype.itemsize)
                 file.write(records[places].tobytes())
                 file.flush()
                 os.fsync(descriptor)
+            if is_new:
+                sync(self.folder)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
         """The features (n, dim) in these rows. Raises DamagedRows where one is not what was written."""

@@ -32,9 +32,9 @@ class Env:
         self._open(write)
 
     def _open(self, write: bool) -> None:
-        if write:
-            self.folder.mkdir(parents=True, exist_ok=True)
         with _translated(self.folder):
+            if write:
+                self.folder.mkdir(parents=True, exist_ok=True)
             self._env = lmdb.open(
                 os.fspath(self.folder),
                 map_size=self._map_size,
@@ -44,8 +44,9 @@ class Env:
             )
             self._env.reader_check()
             needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+            size = (self.folder / "data.mdb").stat().st_size
         self.writable = write
-        if (self.folder / "data.mdb").stat().st_size < needed:  # reading a missing page is a bus error
+        if size < needed:  # reading a missing page is a bus error
             self._env.close()
             raise DamagedError(f"{self.folder / 'data.mdb'} is cut off", REPAIR)
 
@@ -111,5 +112,5 @@ def _translated(folder: Path) -> Iterator[None]:
         raise
     except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
         raise DamagedError(f"{folder} is damaged: {error}", REPAIR) from error
-    except lmdb.Error as error:
+    except (lmdb.Error, OSError) as error:
         raise MachineError(f"{folder} cannot be used: {error}") from error
