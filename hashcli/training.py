@@ -162,23 +162,18 @@ def _publish(
 ) -> TrainReport:
     from hashcli import carrying
 
-    n_given = n_carried = 0
-    failures = [failure for part in job.parts.values() for failure in part.failures]
     with library.new_generation() as building:
         job.write_hasher(fitted, building.hasher_folder, events)
-        if not options.no_index:
-            filled = carrying.fill(
-                library,
-                building.folder,
-                job.backbone,
-                job.given(library),
-                roots=[(part.collection.root, domain) for domain, part in job.parts.items()],
-                old=library.current(),
-                workers=options.workers,
-                progress=progress,
-            )
-            n_given, n_carried = filled.n_given, filled.n_carried
-            failures += filled.lost
+        filled = carrying.fill(
+            library,
+            building.folder,
+            job.backbone,
+            job.given(library),
+            roots=[(part.collection.root, domain) for domain, part in job.parts.items()],
+            old=None if options.no_index else library.current(),
+            workers=options.workers,
+            progress=progress,
+        )
         generation = library.publish(building, "staged" if options.no_index else "complete")
     return TrainReport(
         generation=generation.name,
@@ -187,9 +182,9 @@ def _publish(
         n_source=len(job.labeled) if "src" in job.parts else 0,
         n_target=len(job.parts["tgt"]) if "tgt" in job.parts else 0,
         n_classes=len(job.classes),
-        n_indexed=n_given,
-        n_carried=n_carried,
+        n_indexed=filled.n_given,
+        n_carried=filled.n_carried,
         staged=options.no_index,
         seconds=time.monotonic() - started,
-        failures=failures,
+        failures=[failure for part in job.parts.values() for failure in part.failures] + filled.lost,
     )
