@@ -1,0 +1,101 @@
+"""Who is measured: methods with their settings, alone or in groups that answer one question."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from hashcli import registry, settings
+from hashcli.errors import UsageError
+
+ORACLE = "oracle"  # source-only that is given the target's labels: a bound, so no installed method
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method and its settings words ("name=value"); `title` is what tables call it."""
+
+    method: str
+    words: tuple[str, ...] = ()
+    title: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.method}[{','.join(self.words)}]" if self.words else self.method
+
+    def settings(self) -> dict[str, Any]:
+        """All its settings as they are today. Raises UsageError when there is no such method or setting."""
+        method = "source-only" if self.method == ORACLE else self.method
+        return settings.record(settings.parse(registry.load(method).Settings, self.words, self.method))
+
+
+def parse(text: str) -> list[Variant]:
+    """Variants as the command line names them: `itq,couple[alpha=0.3,rho=0.2]`. Raises UsageError."""
+    found = []
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
+        match = re.fullmatch(r"([^\[\]]+)(?:\[([^\]]*)\])?", part.strip())
+        if not match:
+            raise UsageError(f"--methods: {part!r} is not a method", "write NAME or NAME[setting=value,...]")
+        found.append(Variant(match[1], tuple(word.strip() for word in (match[2] or "").split(",") if word.strip())))
+    return found
+
+
+def _couple(title: str, **changes: object) -> Variant:
+    return Variant("couple", tuple(f"{name}={value}" for name, value in changes.items()), title)
+
+
+def _paper(title: str, **parts: object) -> Variant:
+    """A row of COUPLE's ablation table: pseudo-labels of all targets, and the parts named."""
+    off = {"selector": "all", "pixel_mixup": "off", "manifold_mixup": 0, "mean_teacher": 0}
+    return _couple(title, **{**off, **parts})
+
+
+def _sweep(name: str, *values: object, **fixed: object) -> list[Variant]:
+    return [_couple(f"{name} {value}", **{name: value}, **fixed) for value in values]
+
+
+GROUPS = {
+    "main": [
+        Variant("lsh"),
+        Variant("itq"),
+        Variant("source-only", ("centering=none",)),
+        Variant("source-only"),
+        Variant("couple"),
+        Variant(ORACLE),
+    ],
+    "ablation": [
+        Variant("source-only"),
+        _paper("V1: pseudo-labels"),
+        _paper("V2: V1 + flow", selector="flow"),
+        _paper("V3: V1 + pixel mixup", pixel_mixup="pool"),
+        _paper("V4: V1 + flow + pixel mixup", selector="flow", pixel_mixup="pool"),
+        _paper("V5: V1 + manifold mixup", manifold_mixup=1),
+        _paper("V6: V1 + flow + manifold mixup", selector="flow", manifold_mixup=1),
+        _paper("V7: V1 + mean teacher", mean_teacher=0.99),
+        _paper("full: flow, both mixups", selector="flow", pixel_mixup="pool", manifold_mixup=1),
+    ],
+    "switches": [
+        Variant("couple"),
+        _couple("all targets, no flow", selector="all"),
+        _couple("PageRank for flow", selector="pagerank"),
+        _couple("margin for flow", selector="margin"),
+        _couple("a quota per class", quota="true"),
+        _couple("as much mass as reaches alpha", capacity="fill"),
+        _couple("no pseudo-label loss", target_weight=0),
+        _couple("pseudo-labels of the head", pseudo_labels="head"),
+        _couple("hard pseudo-labels", soft_labels="false"),
+        _couple("no mixup", manifold_mixup=0, pixel_mixup="off"),
+        _couple("pixel mixup too", pixel_mixup="pool"),
+        _couple("mixup not progressive", progressive=0),
+        _couple("consistency (Eq. 16)", consistency=1),
+        _couple("graph on features alone", code_share=0),
+        _couple("graph on codes alone", code_share=1),
+        _couple("Hadamard label codes", label_codes="hadamard"),
+        _couple("no centering", centering="none"),
+    ],
+    # filled, so that alpha is what limits the selection
+    "sweep-alpha": _sweep("alpha", 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, capacity="fill"),
+    "sweep-walk_length": _sweep("walk_length", 1, 2, 3, 4, 5, 6),
+    "sweep-neighbors": _sweep("neighbors", 3, 5, 10, 20),
+    "sweep-rho": _sweep("rho", 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95),
+}
