@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from hashcli import codes
+from hashcli.checking import contradictions, structure
 from hashcli.codes import Packed
 from hashcli.environment import Environment, Transaction
 from hashcli.errors import LibraryError, NewerFormatError
@@ -32,7 +32,6 @@ T = TypeVar("T")
 FORMAT, VERSION = "hashcli-gallery", 1
 BLOCK_SLOTS = 16384  # of new galleries; each gallery keeps its own
 _FORMAT_KEY = b"format"
-_ROWS_AT_ONCE = 4096
 _BYTES_PER_PHOTO = 600  # in all databases, pages half full
 
 
@@ -194,13 +193,20 @@ class Gallery:
             return tables.slots_of(digest)
 
     def scan(self) -> Iterator[tuple[int, Record]]:
-        """All photos by slot, read some thousand at a time (in `snapshot()`, of one state)."""
-        start: int | None = 0
-        while start is not None:
+        """All photos by slot, read block by block (in `snapshot()`, of one state). Raises DamagedError."""
+        first, total = 0, 1
+        while first < total:
             with self._read() as tables:
-                rows = list(islice(tables.records_from(start), _ROWS_AT_ONCE))
+                total = tables.slots()
+                rows = tables.records_of(tables.block(first // self._capacity, total)) if total else []
             yield from rows
-            start = rows[-1][0] + 1 if rows else None
+            first += self._capacity
+
+    def verify(self) -> list[str]:
+        """Read and compare every byte that was written; what is wrong, in words. Empty when all is well."""
+        found = structure(self._folder / "data.mdb")
+        with self._read() as tables:
+            return found or list(contradictions(tables, self._capacity))
 
     def search(self, packed: Packed, k: int | None, radius: int | None = None) -> list[tuple[Ints, Ints]]:
         """Per query (q, n_bits // 8): (slots, Hamming distances), by distance, then slot.

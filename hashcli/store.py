@@ -84,7 +84,10 @@ class Store(Protocol):
         """All slots whose photos have this content, in order."""
 
     def scan(self) -> Iterator[tuple[int, Record]]:
-        """All photos by slot, read piece by piece (in `snapshot()`, of one state)."""
+        """All photos by slot, read piece by piece (in `snapshot()`, of one state). Raises DamagedError."""
+
+    def verify(self) -> list[str]:
+        """Compare everything that was written; what is wrong, in words. Empty when all is well."""
 
     def search(self, packed: Packed, k: int | None, radius: int | None = None) -> list[tuple[Ints, Ints]]:
         """Per query (q, n_bits // 8): (slots, Hamming distances), by distance, then slot.

@@ -8,7 +8,7 @@ roots    id -> root                                 meta     format, slots given
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,19 +61,29 @@ class Tables:
         self._put("roots", root_key(root.id), encode_root(root))
 
     def record(self, slot: int) -> Record:
-        """The record of a slot. Raises ValueError when it holds no photo."""
+        """The record of a slot. Raises ValueError when it holds no photo, DamagedError when it should."""
         value = self._get("records", slot_key(slot)) if slot >= 0 else None
         if value is None:
+            if self._is_live(slot):
+                raise damaged(f"the record of slot {slot}", "it is missing")
             raise ValueError(f"slot {slot} holds no photo")
         return decode_record(slot, value)
 
-    def records_from(self, slot: int) -> Iterator[tuple[int, Record]]:
-        """All photos by slot, from `slot` on."""
+    def records_of(self, block: Block) -> list[tuple[int, Record]]:
+        """The photos of one block by slot. Raises DamagedError unless they are those that the block calls live."""
+        rows = []
         cursor = self._cursor("records")
-        if cursor.set_range(slot_key(slot)):
+        if cursor.set_range(slot_key(block.first_slot)):
             for key, value in cursor:
-                number = int.from_bytes(key, "big")
-                yield number, decode_record(number, value)
+                slot = int.from_bytes(key, "big")
+                if slot >= block.first_slot + block.slots:
+                    break
+                rows.append((slot, decode_record(slot, value)))
+        live = block.live()
+        expected = range(block.slots) if live is None else np.flatnonzero(live).tolist()
+        if [slot - block.first_slot for slot, _ in rows] != list(expected):
+            raise damaged(f"block {block.number} of the gallery", "the records are not those of its photos")
+        return rows
 
     def slot_at(self, key: bytes) -> int | None:
         """The slot of a `path_key`."""
@@ -139,6 +149,14 @@ class Tables:
         for number, removed in by_block.items():
             block = blocks.without(self.block(number, total), np.array(removed))
             self._put("blocks", blocks.key(number), blocks.encode(block))
+
+    def _is_live(self, slot: int) -> bool:
+        total = self.slots()
+        if not 0 <= slot < total:
+            return False
+        block = self.block(slot // self._capacity, total)
+        live = block.live()
+        return live is None or bool(live[slot - block.first_slot])
 
     def _unlink(self, slot: int) -> None:
         record = self.record(slot)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hashcli import blocks, codes, environment, gallery, mounts, seals
+from hashcli import blocks, checking, codes, environment, gallery, mounts, seals
 from hashcli.errors import DamagedError, LibraryError, MachineError, NewerFormatError, UsageError
 from hashcli.gallery import Gallery, Record, Root
 
@@ -261,6 +261,61 @@ def test_every_flipped_bit_of_every_kind_of_value_is_damage(folder):
                 assert "repair" in caught.value.hint
             change(folder, name, key, value)
     read_all(folder)
+
+
+def test_verify_finds_what_single_reads_cannot_see(folder):
+    with Gallery.open(folder) as opened:
+        assert opened.verify() == []
+    stored = {(name, key): value for name, key, value in values(folder)}
+    losses = [
+        (b"paths", next(k for n, k in stored if n == b"paths"), "not found by its path"),
+        (b"records", (5).to_bytes(8, "big"), "records are not those"),
+        (b"roots", bytes(4), "root 0, which is not known"),
+        (b"blocks", blocks.key(3), "block 3"),
+    ]
+    for name, key, message in losses:
+        change(folder, name, key, None)
+        with Gallery.open(folder) as opened:
+            assert any(message in problem for problem in opened.verify())
+        change(folder, name, key, stored[name, key])
+    change(folder, b"digests", record(7).digest, None)
+    with Gallery.open(folder) as opened:
+        first, second = opened.verify()
+    assert "slot 7 is not found by its digest" in first
+    assert "'digests': 96" in second
+
+
+def test_a_live_photo_without_record_is_damage_and_a_removed_one_is_not(folder):
+    change(folder, b"records", (5).to_bytes(8, "big"), None)
+    with Gallery.open(folder) as opened:
+        with pytest.raises(DamagedError, match="record of slot 5"):
+            opened.records([5])
+        with pytest.raises(DamagedError, match="block 0"):
+            list(opened.scan())
+        with pytest.raises(ValueError, match="slot 3 holds no photo"):
+            opened.records([3])
+
+
+def test_flipped_bits_anywhere_in_the_file_are_found_by_verify_or_change_nothing(folder):
+    """Pages that LMDB no longer uses may change as they like."""
+    data = (folder / "data.mdb").read_bytes()
+    whole, draw = read_all(folder), random.Random(8)
+    for _ in range(60):
+        changed = bytearray(data)
+        place = draw.choice(
+            [draw.randrange(8192, len(data)), draw.randrange(2, len(data) // 4096) * 4096 + draw.randrange(40)]
+        )
+        changed[place] ^= 1 << draw.randrange(8)
+        (folder / "data.mdb").write_bytes(changed)
+        found = checking.structure(folder / "data.mdb")
+        if not found:
+            try:
+                with Gallery.open(folder) as opened:
+                    found = opened.verify()
+                if not found:
+                    assert read_all(folder) == whole
+            except (DamagedError, NewerFormatError):
+                pass
 
 
 def test_values_in_each_others_place_are_damage(folder):
