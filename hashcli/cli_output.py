@@ -44,7 +44,10 @@ def opened_if_there(folder: Path | None) -> Library | None:
 
 
 def writable(folder: Path | None) -> Library:
-    """The library to write to, made if there is none. Raises LibraryError when it may not be written."""
+    """The library to write to; one that is not there yet is made when writing begins.
+
+    Raises LibraryError when it may not be written.
+    """
     from hashcli.library import Library
 
     place = located(folder)
@@ -54,7 +57,7 @@ def writable(folder: Path | None) -> Library:
             f"the library at {shown(place)} cannot be written: no permission for {shown(nearest)}",
             "check who owns the folder, or name another: --library DIR",
         )
-    return Library.create(place)
+    return Library.at(place)
 
 
 def query_command(folder: Path | None) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli import __version__, settings
+from hashcli import __version__, registry, settings
 from hashcli.carrying import Given
 from hashcli.errors import LibraryError
 from hashcli.parts import Part, label_array
@@ -23,6 +23,7 @@ from hashcli.progress import Event, Progress
 
 if TYPE_CHECKING:
     from hashcli.backbones import ExportedBackbone
+    from hashcli.encoder import BackboneSession
     from hashcli.fitting import FittedHasher
     from hashcli.library import Library
     from hashcli.records import Domain
@@ -91,17 +92,17 @@ class TrainingJob:
             encode=self._features,
         )
 
-    def write_hasher(self, fitted: FittedHasher, folder: Path, events: list[Event]) -> None:
+    def write_hasher(self, fitted: FittedHasher, folder: Path, events: list[Event], device: str) -> None:
         """Export what was fitted and write the hasher's folder. Raises MachineError."""
         import torch
 
         from hashcli.hasher import Hasher
         from hashcli.network import export_head
 
+        plugin = registry.find(self.method)
         with tempfile.TemporaryDirectory(prefix="hashcli-") as scratch:
             head = Path(scratch, "head.onnx")
-            means = torch.as_tensor(fitted.means)
-            export_head(means, fitted.fitted.image, head, self.backbone.spec.dim, self.n_bits)
+            export_head(fitted.means, fitted.fitted.image, head, self.backbone.spec.dim, self.n_bits)
             Hasher.write(
                 folder,
                 exported=self.backbone,
@@ -115,6 +116,9 @@ class TrainingJob:
                 classes=self.classes,
                 seen=self.seen,
                 log=events,
+                package=plugin.package,
+                package_version=plugin.version,
+                device=device,
             )
 
     def given(self, library: Library) -> Iterator[Given]:
@@ -126,9 +130,13 @@ class TrainingJob:
                 yield Given(file, domain, ";".join(labels) or None, digest, int(row))
 
     def _features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
+        return self._session.features(pixels)
+
+    @cached_property
+    def _session(self) -> BackboneSession:
         from hashcli.encoder import BackboneSession
 
-        return BackboneSession(self.backbone.folder, self.backbone.spec).features(pixels)
+        return BackboneSession(self.backbone.folder, self.backbone.spec)
 
     def _read(self, part: Part, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         from hashcli.decoding import decode_all

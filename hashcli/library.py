@@ -104,6 +104,14 @@ class Library:
             raise _explained(error, folder, f"no library can be made at {folder}") from error
         return cls(folder)
 
+    @classmethod
+    def at(cls, folder: Path) -> Library:
+        """The library in `folder`, or one that the first `writing()` makes there: a mistake before it leaves nothing.
+
+        Raises what `open` raises when there is one.
+        """
+        return cls.open(folder) if (folder / "library.json").exists() else cls(folder)
+
     # ---- reading
 
     def current(self) -> Generation | None:
@@ -198,6 +206,7 @@ class Library:
         Raises LockedError that names the other writer, LibraryError where the folder is read-only, and turns
         a full disk met inside into MachineError.
         """
+        Library.create(self.folder)
         try:
             lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:

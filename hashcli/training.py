@@ -95,8 +95,9 @@ def train(library: Library, folder: Path, options: TrainOptions, progress: Progr
 
 
 def checked_method(options: TrainOptions) -> type[HashMethod]:
-    """The method's class, once its name, settings and code length are known to be right (UsageError)."""
+    """The method's class, once the names, settings and code length asked for are known to be right (UsageError)."""
     check_n_bits(options.n_bits)
+    backbones.check_name(options.backbone)
     method = registry.load(options.method)
     settings.parse(method.Settings, options.settings, options.method)
     return method
@@ -118,9 +119,9 @@ def _make(
         given["src"] = source
     if target:
         given["tgt"] = target
+    device = resolve_device(options.device)
     with library.writing():
         _ask_before_replacing(library, list(given.values()), options)
-        device = resolve_device(options.device)
         backbone = backbones.exported(options.backbone, progress)
         parts = {d: read_part(c, backbone, library, options.workers, progress) for d, c in given.items()}
         job = TrainingJob(options.method, options.settings, options.n_bits, options.seed, backbone, parts)
@@ -128,7 +129,7 @@ def _make(
             library.drop_work(job.key)
         log = Recorded(progress)
         fitted = job.fit(log, device, library.work(job.key))
-        report = _publish(library, job, fitted, log.events, options, progress, started)
+        report = _publish(library, job, fitted, log.events, device, options, progress, started)
         library.drop_work(job.key)
     return report
 
@@ -156,6 +157,7 @@ def _publish(
     job: TrainingJob,
     fitted: FittedHasher,
     events: list[Event],
+    device: str,
     options: TrainOptions,
     progress: Progress,
     started: float,
@@ -163,7 +165,7 @@ def _publish(
     from hashcli import carrying
 
     with library.new_generation() as building:
-        job.write_hasher(fitted, building.hasher_folder, events)
+        job.write_hasher(fitted, building.hasher_folder, events, device)
         filled = carrying.fill(
             library,
             building.folder,

@@ -112,10 +112,12 @@ def test_a_mistake_is_told_in_two_lines_before_any_work(world, monkeypatch, caps
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, error, hint = MISTAKES[line]
 
+    before = sorted(path for path in Path.cwd().parent.rglob("*"))
     assert cli.main(line.split()) == code
 
     out, said = capsys.readouterr()
     assert out == ""
+    assert sorted(path for path in Path.cwd().parent.rglob("*")) == before
     lines = said.splitlines()
     assert lines[0].startswith("error: ")
     assert error in lines[0]
