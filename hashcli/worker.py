@@ -58,6 +58,7 @@ class Worker:
             return digest, self._receive(process, n_pixels if kind == b"p" else 0)
         except (EOFError, BrokenPipeError):
             reason, lasting = self._autopsy(process)
+            self.close()
             return digest if lasting else None, reason
 
     def stop(self) -> None:

@@ -292,6 +292,8 @@ def decode_image(data, *args):
         len(bytearray(3 << 30))
     if data == b"exit":
         os._exit(3)
+    if data == b"stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
     if data == b"killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if data == b"print":
@@ -387,6 +389,13 @@ def test_hostile_photos_cost_only_themselves(hostile, tmp_path):
     for content, result in zip(contents, results, strict=False):
         assert (result.pixels is not None) == (content in (b"sound", b"print"))
     assert [result.digest is None for result in results] == [False] * 9 + [True] * 2
+    assert gone(tmp_path / "pids", 5)
+
+
+def test_a_worker_that_stands_still_is_replaced(hostile, tmp_path, monkeypatch):
+    monkeypatch.setattr("hashcli.worker._GRACE", 0.3)
+    results = list(decode_all(hostile(b"stop", b"sound"), SIZE, "squash", 1, timeout=0.5))
+    assert [result.reason for result in results] == ["takes longer than 0.5 s to decode", None]
     assert gone(tmp_path / "pids", 5)
 
 
