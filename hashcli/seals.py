@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import struct
 import zlib
 
 from hashcli.errors import DamagedError
 
-_CRC = struct.Struct("<I")
 REPAIR = "`hashcli library repair` saves what can be read"
 
 
 def seal(key: bytes, payload: bytes) -> bytes:
     """The payload with its checksum behind it."""
-    return payload + _CRC.pack(zlib.crc32(payload, zlib.crc32(key)))
+    return payload + zlib.crc32(key + payload).to_bytes(4, "little")
 
 
 def unseal(key: bytes, value: bytes | memoryview, what: str) -> bytes:
     """The payload of a sealed value. Raises DamagedError naming `what`."""
     payload = bytes(value[:-4])
-    if len(value) < 4 or _CRC.unpack(value[-4:])[0] != zlib.crc32(payload, zlib.crc32(key)):
+    if len(value) < 4 or value[-4:] != zlib.crc32(key + payload).to_bytes(4, "little"):
         raise damaged(what, "it is not what was written")
     return payload
 
