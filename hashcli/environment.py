@@ -67,7 +67,7 @@ class Environment:
         if not create:
             check_file(data)
             mirrored = _read_mirror(folder)  # before the map is looked at: a writer may be at work
-        with translated(folder), _on_disk(folder):
+        with translated(folder), on_disk(folder):
             environment = None if create else cls._shared.get(_identity(data))
             if environment is None:
                 environment = cls(folder, databases, create, write or create)
@@ -148,7 +148,7 @@ class Environment:
                     break
                 except lmdb.MapFullError:
                     self._grow(self._env.info()["map_size"] + 1)
-        with _on_disk(self.folder):
+        with on_disk(self.folder):
             self._fill_up()
             _write_mirror(self.folder, counter)
         return result
@@ -220,19 +220,19 @@ def translated(folder: Path) -> Iterator[None]:
     except lmdb.MapFullError:
         raise
     except _DAMAGE as error:
-        raise damaged(f"the gallery in {folder}", str(error)) from error
+        raise damaged(f"the database in {folder}", str(error)) from error
     except lmdb.DiskError as error:
         raise MachineError(f"cannot write to {folder}: {error}", _NO_ROOM) from error
     except lmdb.MemoryError as error:
-        raise MachineError(f"cannot map the gallery in {folder}: {error}", "free some memory") from error
+        raise MachineError(f"cannot map the database in {folder}: {error}", "free some memory") from error
     except (lmdb.ReadersFullError, lmdb.LockError) as error:
-        raise LockedError(f"the gallery in {folder} is in use by too many processes: {error}") from error
+        raise LockedError(f"the database in {folder} is in use by too many processes: {error}") from error
     except lmdb.Error as error:
-        raise LibraryError(f"cannot use the gallery in {folder}: {error}", "check permissions and disk") from error
+        raise LibraryError(f"cannot use the database in {folder}: {error}", "check permissions and disk") from error
 
 
 @contextmanager
-def _on_disk(folder: Path) -> Iterator[None]:
+def on_disk(folder: Path) -> Iterator[None]:
     """The system's failures as HashcliErrors."""
     try:
         yield

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from hashcli.durable import replace_file, sync
 from hashcli.errors import DamagedError, MachineError, NewerFormatError
-from hashcli.lmdb_env import REPAIR, get, open_env
+from hashcli.lmdb_env import get, open_env
+from hashcli.seals import REPAIR
 
 FORMAT, VERSION = "hashcli-features", 1
 SHARD_ROWS = 16384

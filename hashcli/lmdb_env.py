@@ -12,10 +12,9 @@ from typing import TypeVar
 
 import lmdb
 
-from hashcli.errors import DamagedError, MachineError
+from hashcli.environment import check_file, on_disk, translated
 
 T = TypeVar("T")
-REPAIR = "`hashcli library repair` drops what is damaged; it is made again from the photos"
 
 # LMDB forbids a process to open an environment twice, so all users of a folder get the same one.
 _open: weakref.WeakValueDictionary[str, Env] = weakref.WeakValueDictionary()
@@ -32,9 +31,11 @@ class Env:
         self._open(write)
 
     def _open(self, write: bool) -> None:
-        with _translated(self.folder):
+        with translated(self.folder), on_disk(self.folder):
             if write:
                 self.folder.mkdir(parents=True, exist_ok=True)
+            if not write or (self.folder / "data.mdb").exists():
+                check_file(self.folder / "data.mdb")
             self._env = lmdb.open(
                 os.fspath(self.folder),
                 map_size=self._map_size,
@@ -43,12 +44,7 @@ class Env:
                 lock=write or os.access(self.folder, os.W_OK),
             )
             self._env.reader_check()
-            needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-            size = (self.folder / "data.mdb").stat().st_size
         self.writable = write
-        if size < needed:  # reading a missing page is a bus error
-            self._env.close()
-            raise DamagedError(f"{self.folder / 'data.mdb'} is cut off", REPAIR)
 
     def allow_writing(self) -> None:
         """Open again for writing, if it is open for reading alone."""
@@ -60,7 +56,7 @@ class Env:
     @contextmanager
     def reading(self) -> Iterator[lmdb.Transaction]:
         """A read transaction; nothing it gave may be used after it."""
-        with self._lock, _translated(self.folder):
+        with self._lock, translated(self.folder), on_disk(self.folder):
             try:
                 transaction = self._env.begin()
             except lmdb.MapResizedError:  # another process wrote more than our map holds
@@ -71,7 +67,7 @@ class Env:
 
     def write(self, work: Callable[[lmdb.Transaction], T]) -> T:
         """Run `work` in a write transaction; once more from the start, in a larger map, whenever the map is full."""
-        with self._lock, _translated(self.folder):
+        with self._lock, translated(self.folder), on_disk(self.folder):
             while True:
                 try:
                     with self._env.begin(write=True) as transaction:
@@ -102,15 +98,3 @@ def get(transaction: lmdb.Transaction, key: bytes) -> bytes | None:
     """The value of `key`; None where there is none."""
     value = transaction.get(key)
     return None if value is None else bytes(value)
-
-
-@contextmanager
-def _translated(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (lmdb.MapFullError, lmdb.MapResizedError):
-        raise
-    except (lmdb.InvalidError, lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
-        raise DamagedError(f"{folder} is damaged: {error}", REPAIR) from error
-    except (lmdb.Error, OSError) as error:
-        raise MachineError(f"{folder} cannot be used: {error}") from error
