@@ -112,3 +112,68 @@ def mix(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
     """Convex combination of rows (n, d): share (n,) of `first`, the rest of `second` (Eqs. 20, 21, 23)."""
     share = share[:, None]
     return share * first + (1 - share) * second
+
+
+def shared_labels(labels: Tensor, n_classes: int) -> Tensor:
+    """Which rows share a label: (n, n) of 0 and 1, from class numbers (n,) or 0/1 rows (n, n_classes)."""
+    rows = F.one_hot(labels, n_classes) if labels.ndim == 1 else labels
+    rows = rows.to(torch.float32)
+    return (rows @ rows.T > 0).to(torch.float32)
+
+
+def pairwise_similarity(
+    relaxed: Tensor, similar: Tensor, likelihood: str = "sigmoid", balanced: bool = False
+) -> Tensor:
+    """Mean negative log-likelihood of `similar` (n, n) given codes (n, n_bits), near codes being similar.
+
+    All ordered pairs, a row with itself too: its distance is constant, so it adds nothing to learn.
+    "sigmoid": P = sigmoid(phi), phi = floor(n_bits / 2) / (1 + ||h_i - h_j||^2), linear from phi = 15 on, where
+    exp could overflow (the authors' code of TAH). "tanh": P = tanh(2 / (1 + ||h_i - h_j||^2)), which falls faster.
+    `balanced`: the mean over similar pairs and that over the others count half each, rows with themselves left out
+    (Cao et al., HashNet, ICCV 2017, weigh pairs so); with many classes few pairs of a batch are similar.
+    """
+    squares = relaxed.square().sum(1)
+    distance = (squares[:, None] + squares[None, :] - 2 * relaxed @ relaxed.T).clamp_min(0)
+    if likelihood == "tanh":
+        probability = torch.tanh(2 / (1 + distance)).clamp(1e-6, 1 - 1e-6)
+        each = F.binary_cross_entropy(probability, similar, reduction="none")
+    elif likelihood == "sigmoid":
+        phi = (relaxed.shape[1] // 2) / (1 + distance)
+        each = F.softplus(phi, threshold=15) - similar * phi
+    else:
+        raise ValueError(f"the likelihood is sigmoid or tanh, not {likelihood!r}")
+    if not balanced:
+        return each.mean()
+    others = 1 - torch.eye(len(relaxed), device=relaxed.device)
+    halves = [(each * pairs).sum() / pairs.sum().clamp_min(1) for pairs in (similar * others, (1 - similar) * others)]
+    return (halves[0] + halves[1]) / 2
+
+
+def log_cosh_quantization(relaxed: Tensor) -> Tensor:
+    """Mean log cosh(|h| - 1): a smooth pull of relaxed codes towards -1 and +1 (TAH)."""
+    return (relaxed.abs() - 1).cosh().log().mean()
+
+
+def classification(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy for class numbers (n,), binary cross-entropy for 0/1 rows (n, n_classes)."""
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels)
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+
+
+def entropy(logits: Tensor, multi_label: bool) -> Tensor:
+    """Mean entropy of the predictions for rows of logits (n, n_classes), of every class apart with several labels."""
+    if multi_label:
+        each = torch.sigmoid(logits) * F.logsigmoid(logits) + torch.sigmoid(-logits) * F.logsigmoid(-logits)
+        return -each.mean()
+    return -(torch.softmax(logits, 1) * torch.log_softmax(logits, 1)).sum(1).mean()
+
+
+def one_sidedness(logits: Tensor, multi_label: bool) -> Tensor:
+    """Minus the entropy of the mean prediction: least where the rows (n, n_classes) are spread over the classes."""
+    if multi_label:
+        share = torch.sigmoid(logits).mean(0)
+        shares = torch.stack([share, 1 - share])
+        return (shares * shares.clamp_min(1e-12).log()).sum(0).mean()
+    share = torch.softmax(logits, 1).mean(0)
+    return (share * share.clamp_min(1e-12).log()).sum()
