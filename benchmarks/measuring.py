@@ -46,7 +46,7 @@ def one_run(variant: Variant, photos: Photos, bits: int, seed: int) -> Run:
         measures,
         round(time.perf_counter() - start, 2),
         variant.settings(),
-        _made_by(),
+        {**_made_by(), "code": variant.code()},
         _selection(log, len(rest)),
     )
 
@@ -81,6 +81,7 @@ def _oracle(variant: Variant, photos: Photos, rest: Ints, bits: int, seed: int, 
         n_bits=bits,
         seed=seed,
         progress=progress,
+        check_export=False,
     )
     return replace(hasher, means=means)
 

@@ -9,7 +9,7 @@
 For each seed a tenth of the target, drawn by the seed, asks; the rest of it trains, without labels. Cross-domain
 measures rank the source photos, single-domain ones the other target photos. Photos pass through the pipeline of
 `hashcli adapt`. A run that is there already is not made again, so an interrupted command goes on; one whose
-defaults have changed since is made anew.
+defaults have changed since is made anew, and where only a method's code has changed, the command says so.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ def run_task(
         for seed in seeds
         if results is None or seed not in results.of(variant, n_bits)
     ]
+    if results:
+        for variant, n_bits in wanted:
+            made = results.of(variant, n_bits).items()
+            if any(run.made_by.get("code") != variant.code() for seed, run in made if seed in seeds):
+                progress.say(f"{name}: {variant}, {n_bits} bits: its code has changed since; --again measures it anew")
     if not missing:
         return results
     photos = load(TASKS[name], data, cache, progress)
@@ -103,7 +108,7 @@ def main(words: list[str] | None = None) -> int:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--methods", help="NAME or NAME[setting=value,...], comma between")
     which.add_argument("--group", choices=variants.GROUPS, default="main", help="methods listed in variants.py")
-    parser.add_argument("--bits", default="64", help="code lengths, comma between (default: 64)")
+    parser.add_argument("--bits", type=_numbers, default=[64], help="code lengths, comma between (default: 64)")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 (default: 5)")
     parser.add_argument("--again", action="store_true", help="measure anew what is there already")
     parser.add_argument("--table", action="store_true", help="only write README.md and results/quality.md")
@@ -127,14 +132,17 @@ def main(words: list[str] | None = None) -> int:
         return error.exit_code
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
 def _measure(options: argparse.Namespace, progress: Progress) -> int:
     names = options.tasks.split(",") if options.tasks else available(options.data)
     for name in names:
         if name not in TASKS:
             raise UsageError(f"there is no task {name!r}", f"tasks: {', '.join(TASKS)}")
-    chosen = variants.parse(options.methods) if options.methods else variants.GROUPS[options.group]
-    bits = [int(word) for word in options.bits.split(",")]
-    for n_bits in bits:
+    chosen = variants.parse(options.methods) if options.methods else variants.group(options.group)
+    for n_bits in options.bits:
         codes.check_n_bits(n_bits)
     for variant in chosen:
         variant.settings()  # refuses what is misspelled before any work
@@ -142,7 +150,7 @@ def _measure(options: argparse.Namespace, progress: Progress) -> int:
         results = run_task(
             name,
             chosen,
-            bits,
+            options.bits,
             range(options.seeds),
             data=options.data,
             cache=options.cache,
@@ -151,7 +159,7 @@ def _measure(options: argparse.Namespace, progress: Progress) -> int:
             progress=progress,
         )
         if results:
-            print(f"\n{name}\n\n{tables.task_table(results, chosen, bits)}\n")
+            print(f"\n{name}\n\n{tables.task_table(results, chosen, options.bits)}\n")
     return 0
 
 

@@ -19,7 +19,7 @@ class Run:
 
     settings    all that the method knew, its defaults of that day included
     selection   the method's own last word on which targets it trusted, if it gave one
-    made_by     versions, the commit ("+" after it: with changes), threads
+    made_by     versions, the commit ("+" after it: with changes), threads, a digest of the method's own file
     """
 
     method: str

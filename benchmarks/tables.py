@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from runs import Results, Run, read_all
 from tasks import TASKS
-from variants import GROUPS, Variant
+from variants import GROUPS, Variant, group
 
 BEGIN, END = "<!-- quality:begin -->", "<!-- quality:end -->"
 README_BITS = 64
@@ -19,15 +19,6 @@ COLUMNS = (
     ("mAP radius 2", "cross-domain", "map_radius_2"),
     ("empty balls", "cross-domain", "share_of_empty_balls"),
 )
-NAMES = {
-    "demo": "MNIST → optdigits, the demo's photos",
-    "emoji-google-twitter": "emoji, Google → Twitter",
-    "emoji-google-fluent": "emoji, Google → Fluent",
-    "emoji-twitter-google": "emoji, Twitter → Google",
-    "mnist-optdigits": "MNIST → optdigits",
-    "mnist-usps": "MNIST → USPS",
-    "usps-mnist": "USPS → MNIST",
-}
 LEGEND = """\
 In percent, mean ± standard deviation over the seeds. For each seed a tenth of the target photos, drawn by the seed,
 are the queries; the other target photos train, without their labels. *cross* ranks the source photos, *single* the
@@ -72,7 +63,7 @@ def readme_block(found: dict[str, Results]) -> str:
     parts = [README_INTRO.format(bits=README_BITS), LEGEND]
     told = False
     for name in TASKS:
-        table = task_table(found[name], GROUPS["main"], [README_BITS]) if name in found else ""
+        table = task_table(found[name], group("main"), [README_BITS]) if name in found else ""
         if not table:
             continue
         if name != "demo" and not told:
@@ -89,14 +80,15 @@ def document(found: dict[str, Results]) -> str:
         "Written by `python benchmarks/quality.py --table` from the JSON files in `quality/`.\n",
         LEGEND,
     ]
-    parts.append("*trusted* is the share of the target that the method selected in the last epoch.")
-    for group, chosen in GROUPS.items():
+    for title in GROUPS:
         for name in TASKS:
             if name not in found:
                 continue
             bits = sorted({run.bits for run in found[name].runs})
-            if table := task_table(found[name], chosen, bits):
-                parts.append(f"\n## {group}: {_title(found[name])}\n\n{table}")
+            measured = [v for v in group(title) if any(found[name].of(v, n_bits) for n_bits in bits)]
+            if len(measured) > 1:  # one line alone compares nothing
+                table = task_table(found[name], measured, bits)
+                parts.append(f"\n## {title}: {_title(found[name])}\n\n{table}")
     return "\n".join(parts) + "\n"
 
 
@@ -118,8 +110,7 @@ def write(folder: Path, readme: Path) -> None:
 
 def _title(results: Results) -> str:
     source, target = (results.inputs[domain]["photos"] for domain in ("source", "target"))
-    name = NAMES.get(results.task, results.task)
-    return f"{name} ({source:,} → {target:,} photos, {results.inputs['classes']} classes)"
+    return f"{TASKS[results.task].title} ({source:,} → {target:,} photos, {results.inputs['classes']} classes)"
 
 
 def _cell(values: Sequence[float], sign: str = "") -> str:

@@ -29,6 +29,7 @@ class Task:
     """Photos of `source` teach; photos of `target` adapt and ask. Both are paths below the folder of `photos`."""
 
     name: str
+    title: str
     photos: str
     source: str
     target: str
@@ -93,13 +94,13 @@ WRITERS: dict[str, tuple[str | Path, Callable[[Path, Path], None]]] = {
 TASKS = {
     task.name: task
     for task in (
-        Task("demo", "demo", "mnist", "optdigits"),
-        Task("emoji-google-twitter", "emoji", "emoji/google", "emoji/twitter"),
-        Task("emoji-google-fluent", "emoji", "emoji/google", "emoji/fluent"),
-        Task("emoji-twitter-google", "emoji", "emoji/twitter", "emoji/google"),
-        Task("mnist-optdigits", "digits", "digits/mnist", "digits/optdigits"),
-        Task("mnist-usps", "usps", "mnist", "usps"),
-        Task("usps-mnist", "usps", "usps", "mnist"),
+        Task("demo", "MNIST → optdigits, the demo's photos", "demo", "mnist", "optdigits"),
+        Task("emoji-google-twitter", "emoji, Google → Twitter", "emoji", "emoji/google", "emoji/twitter"),
+        Task("emoji-google-fluent", "emoji, Google → Fluent", "emoji", "emoji/google", "emoji/fluent"),
+        Task("emoji-twitter-google", "emoji, Twitter → Google", "emoji", "emoji/twitter", "emoji/google"),
+        Task("mnist-optdigits", "MNIST → optdigits", "digits", "digits/mnist", "digits/optdigits"),
+        Task("mnist-usps", "MNIST → USPS", "usps", "mnist", "usps"),
+        Task("usps-mnist", "USPS → MNIST", "usps", "usps", "mnist"),
     )
 }
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import re
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hashcli import registry, settings
 from hashcli.errors import UsageError
+from hashcli.method import HashMethod
 
 ORACLE = "oracle"  # source-only that is given the target's labels: a bound, so no installed method
 
@@ -25,14 +30,26 @@ class Variant:
 
     def settings(self) -> dict[str, Any]:
         """All its settings as they are today. Raises UsageError when there is no such method or setting."""
-        method = "source-only" if self.method == ORACLE else self.method
-        return settings.record(settings.parse(registry.load(method).Settings, self.words, self.method))
+        return _settings(self)
+
+    def code(self) -> str:
+        """A digest of the file that the method is written in."""
+        return hashlib.blake2b(Path(inspect.getfile(_method(self))).read_bytes(), digest_size=8).hexdigest()
+
+
+def _method(variant: Variant) -> type[HashMethod]:
+    return registry.load("source-only" if variant.method == ORACLE else variant.method)
+
+
+@cache
+def _settings(variant: Variant) -> dict[str, Any]:
+    return settings.record(settings.parse(_method(variant).Settings, variant.words, variant.method))
 
 
 def parse(text: str) -> list[Variant]:
     """Variants as the command line names them: `itq,couple[alpha=0.3,rho=0.2]`. Raises UsageError."""
     found = []
-    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text):
+    for part in re.findall(r"(?:[^,\[]|\[[^\]]*\]?)+", text):
         match = re.fullmatch(r"([^\[\]]+)(?:\[([^\]]*)\])?", part.strip())
         if not match:
             raise UsageError(f"--methods: {part!r} is not a method", "write NAME or NAME[setting=value,...]")
@@ -76,22 +93,19 @@ GROUPS = {
     ],
     "switches": [
         Variant("couple"),
-        _couple("all targets, no flow", selector="all"),
-        _couple("PageRank for flow", selector="pagerank"),
-        _couple("margin for flow", selector="margin"),
-        _couple("a quota per class", quota="true"),
-        _couple("as much mass as reaches alpha", capacity="fill"),
-        _couple("no pseudo-label loss", target_weight=0),
-        _couple("pseudo-labels of the head", pseudo_labels="head"),
-        _couple("hard pseudo-labels", soft_labels="false"),
+        *_sweep("selector", "flow", "pagerank", "margin", "all"),
+        *_sweep("quota", "false", "true"),
+        *_sweep("capacity", "rho", "fill"),
+        *_sweep("pseudo_labels", "head", "propagation"),
+        *_sweep("soft_labels", "false", "true"),
+        *_sweep("label_codes", "learned", "hadamard"),
+        *_sweep("centering", "none", "pooled", "per_domain"),
+        *_sweep("code_share", 0, 1),
+        *_sweep("pixel_mixup", "off", "pool"),
         _couple("no mixup", manifold_mixup=0, pixel_mixup="off"),
-        _couple("pixel mixup too", pixel_mixup="pool"),
         _couple("mixup not progressive", progressive=0),
+        _couple("no pseudo-label loss", target_weight=0),
         _couple("consistency (Eq. 16)", consistency=1),
-        _couple("graph on features alone", code_share=0),
-        _couple("graph on codes alone", code_share=1),
-        _couple("Hadamard label codes", label_codes="hadamard"),
-        _couple("no centering", centering="none"),
     ],
     # filled, so that alpha is what limits the selection
     "sweep-alpha": _sweep("alpha", 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, capacity="fill"),
@@ -99,3 +113,11 @@ GROUPS = {
     "sweep-neighbors": _sweep("neighbors", 3, 5, 10, 20),
     "sweep-rho": _sweep("rho", 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95),
 }
+
+
+def group(name: str) -> list[Variant]:
+    """The variants of a group; of those that mean the same with today's defaults, the first."""
+    distinct: dict[str, Variant] = {}
+    for variant in GROUPS[name]:
+        distinct.setdefault(f"{variant.method} {variant.settings()}", variant)
+    return list(distinct.values())
