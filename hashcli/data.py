@@ -26,12 +26,15 @@ class SourceData:
 
     features (n, d) float32, already centered and scaled by the host (`network.InputNorm`);
     labels   (n,) int64 class numbers, or (n, n_classes) int64 0/1 rows when a photo may have several;
+    captions what is said about each photo, "" where nothing is; for methods that need them, together with
+    text     (n, d_t) float32, the captions' features as `vocabulary` makes them, zeros where no word is known;
     images   rows -> (len(rows), s, s, 3) uint8, for methods that mix pixels.
     """
 
     features: Floats
     labels: Ints | None = None
     captions: tuple[str, ...] | None = None
+    text: Floats | None = None
     images: Callable[[Ints], Pixels] | None = None
 
 
@@ -40,7 +43,6 @@ class TargetData:
     """The unlabelled domain: as `SourceData`, and by its type without labels."""
 
     features: Floats
-    captions: tuple[str, ...] | None = None
     images: Callable[[Ints], Pixels] | None = None
 
 

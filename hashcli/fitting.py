@@ -17,6 +17,7 @@ from hashcli.data import SourceData, TargetData, TrainingData
 from hashcli.errors import MachineError, UsageError
 from hashcli.method import Fitted, GradientMethod, HashMethod, Run, Task
 from hashcli.progress import Progress
+from hashcli.vocabulary import Vocabulary
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -31,11 +32,15 @@ MOST_THREADS = 4
 
 @dataclass(frozen=True)
 class Labeled:
-    """Source photos: raw features (n, d), labels (n,) class numbers or (n, n_classes) 0/1 rows, pixels by rows."""
+    """Source photos: raw features (n, d), labels (n,) class numbers or (n, n_classes) 0/1 rows, pixels by rows.
+
+    captions (n,), "" where there is none, are what methods that need them learn words from.
+    """
 
     features: Raw
     labels: Ints
     images: Images | None = None
+    captions: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,17 @@ def fit_method(
     if method.wants_pixels and encode is None:
         raise UsageError(f"{name} mixes photos with these settings, and here are only their features")
     means = fit_input_norm(source.features if source else None, target.features if target else None, method.centering)
-    data = _training_data(source, target, n_classes, means, encode if method.wants_pixels else None)
+    vocabulary = None
+    if "captions" in method.needs and source is not None and source.captions is not None:
+        vocabulary = Vocabulary.fit(source.captions)
+    data = _training_data(source, target, n_classes, means, encode if method.wants_pixels else None, vocabulary)
     method.check(data)
     with _reproducible(seed, device):
         if check_export and isinstance(method, GradientMethod):
             check_exportable(method.build_head(), dim, n_bits)
         fitted = method.fit(data, Run(seed, device, progress, checkpoint))
+    if fitted.text is not None and vocabulary is not None:
+        fitted.vocabulary = vocabulary.record()
     return FittedHasher(means, fitted, method)
 
 
@@ -148,16 +158,29 @@ def _training_data(
     n_classes: int,
     means: Floats,
     encode: Callable[[Pixels], Raw] | None,
+    vocabulary: Vocabulary | None,
 ) -> TrainingData:
     return TrainingData(
-        source=SourceData(normalized(source.features, means, SOURCE), source.labels, images=source.images)
-        if source
-        else None,
+        source=_source_data(source, means, vocabulary) if source else None,
         target=TargetData(normalized(target.features, means, TARGET), images=target.images) if target else None,
         n_classes=n_classes,
         multi_label=source is not None and source.labels.ndim == 2,
         encode=partial(_encoded_mixture, encode, means) if encode else None,
     )
+
+
+def _source_data(source: Labeled, means: Floats, vocabulary: Vocabulary | None) -> SourceData:
+    captions = text = None
+    if vocabulary is not None and source.captions is not None:
+        captions = tuple(source.captions)
+        raw = vocabulary.features(captions)
+        text = normalized(raw, text_means(raw.shape[1]), SOURCE)
+    return SourceData(normalized(source.features, means, SOURCE), source.labels, captions, text, source.images)
+
+
+def text_means(dim: int) -> Floats:
+    """Means (2, dim) of the text features' input normalization: their zeros mean something, so nothing is taken off."""
+    return np.zeros((2, dim), np.float32)
 
 
 def _encoded_mixture(encode: Callable[[Pixels], Raw], means: Floats, pixels: Pixels, source_share: Floats) -> Floats:
@@ -185,6 +208,8 @@ def _check_rows(source: Labeled | None, target: Unlabeled | None, n_classes: int
             raise ValueError(f"labels {labels.shape} do not fit features {given[0].shape} and {n_classes} classes")
         if labels.ndim == 1 and (labels.min() < 0 or labels.max() >= n_classes):
             raise ValueError(f"labels from {labels.min()} to {labels.max()} are not of {n_classes} classes")
+        if source.captions is not None and len(source.captions) != len(labels):
+            raise ValueError(f"{len(source.captions)} captions do not fit features {given[0].shape}")
     return int(given[0].shape[1])
 
 

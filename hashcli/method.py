@@ -54,7 +54,7 @@ class Fitted:
 
     image, text   modules from normalized features (n, d) to relaxed codes (n, n_bits); both export to ONNX
     training_codes  (n, n_bits) 0/1 rows aligned with the training rows, where the method learns them (DCGH's H)
-    vocabulary    what turns words into text features, as JSON
+    vocabulary    what turns words into text features, as JSON; the host fills it in
     """
 
     image: nn.Module
@@ -113,8 +113,11 @@ class HashMethod(ABC):
                 )
         if "target_images" in self.needs and target is None:
             raise UsageError(f"{name} adapts to a second, unlabelled folder", "use `hashcli adapt --src ... --tgt ...`")
-        if "captions" in self.needs and not any(d is not None and d.captions for d in (source, target)):
-            raise UsageError(f"{name} learns from photos with captions, and there are none")
+        if "captions" in self.needs and (source is None or source.text is None or not source.text.any()):
+            raise UsageError(
+                f"{name} learns from photos with captions, and there are none",
+                "put a text file beside each photo (photo.jpg.txt), or give --captions-file FILE.csv",
+            )
         if data.multi_label and not self.multi_label:
             raise UsageError(f"{name} takes one label per photo, and some have several", "try `--method metah`")
 

@@ -19,7 +19,7 @@ from hashcli.network import export_head
 from hashcli.progress import Silent
 
 METHODS = list(registry.installed())
-N_SOURCE, N_TARGET, DIM, N_CLASSES = 60, 50, 72, 3
+N_SOURCE, N_TARGET, DIM, N_CLASSES = 80, 50, 72, 3
 NEEDS = {"source_labels", "target_images", "captions"}
 QUICK = {"epochs": 2, "steps_per_epoch": 5, "batch_size": 32}
 
@@ -35,7 +35,8 @@ def domains() -> tuple[Labeled, Unlabeled]:
     labels, hidden = rng.permutation(np.resize(np.arange(N_CLASSES), N_SOURCE)), rng.integers(0, N_CLASSES, N_TARGET)
     source = centers[labels] + 0.8 * rng.standard_normal((N_SOURCE, DIM))
     target = centers[hidden] + shift + 0.8 * rng.standard_normal((N_TARGET, DIM))
-    return Labeled(source.astype(np.float16), labels), Unlabeled(target.astype(np.float16))
+    captions = [f"{('red', 'green', 'blue')[label]} thing {i % 7 * 11}" for i, label in enumerate(labels)]
+    return Labeled(source.astype(np.float16), labels, captions=captions), Unlabeled(target.astype(np.float16))
 
 
 def quick(name: str) -> list[str]:
@@ -109,12 +110,15 @@ def test_data_that_a_method_cannot_learn_from_are_refused_in_words(name: str) ->
     if "source_labels" in method.needs:
         with pytest.raises(UsageError, match=r"learns from labels, and there are none"):
             fit(name, None, target, n_classes=0)
-        one_class = Labeled(source.features, np.zeros_like(source.labels))
+        one_class = Labeled(source.features, np.zeros_like(source.labels), captions=source.captions)
         with pytest.raises(UsageError, match=r"at least 2 classes, found 1"):
             fit(name, one_class, target, n_classes=1)
     if "target_images" in method.needs:
         with pytest.raises(UsageError, match=r"second, unlabell?ed folder"):
             fit(name, source, None)
+    if "captions" in method.needs:
+        with pytest.raises(UsageError, match=r"photos with captions, and there are none"):
+            fit(name, Labeled(source.features, source.labels), target)
 
 
 @every_method
@@ -122,7 +126,7 @@ def test_several_labels_per_photo_are_learned_from_or_refused_in_words(name: str
     source, target = domains()
     several = np.eye(N_CLASSES, dtype=np.int64)[source.labels]
     several[::4, 0] = 1
-    photos = Labeled(source.features, several)
+    photos = Labeled(source.features, several, captions=source.captions)
     if registry.load(name).multi_label:
         assert both_codes(fit(name, photos, target)).shape == (N_SOURCE + N_TARGET, 2)
     else:
