@@ -7,11 +7,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hashcli_plugins.itq import ITQ, rotate
+from hashcli_plugins.itq import ITQ
 
 from hashcli.data import SourceData, TargetData, TrainingData
 from hashcli.errors import UsageError
 from hashcli.method import Run, Task
+from hashcli.projections import rotate
 from hashcli.settings import parse
 
 
@@ -36,7 +37,7 @@ def quantization_error(projected: np.ndarray, rotation: np.ndarray) -> float:
 
 def test_every_round_lowers_the_quantization_error_and_keeps_a_rotation(rng: np.random.Generator) -> None:
     projected = rng.laplace(size=(300, 16))
-    rotations = [rotate(projected, n, seed=5) for n in (0, 1, 2, 5, 20, 50)]
+    rotations = [rotate(projected, 16, n, seed=5) for n in (0, 1, 2, 5, 20, 50)]
     errors = [quantization_error(projected, r) for r in rotations]
     assert all(later < earlier for earlier, later in itertools.pairwise(errors))
     for rotation in rotations:
@@ -45,9 +46,9 @@ def test_every_round_lowers_the_quantization_error_and_keeps_a_rotation(rng: np.
 
 def test_the_procrustes_step_is_the_best_rotation_for_its_codes(rng: np.random.Generator) -> None:
     projected = rng.standard_normal((100, 8))
-    start = rotate(projected, 0, seed=1)
+    start = rotate(projected, 8, 0, seed=1)
     bits = np.where(projected @ start >= 0, 1.0, -1.0)
-    best = rotate(projected, 1, seed=1)
+    best = rotate(projected, 8, 1, seed=1)
     error = np.square(bits - projected @ best).sum()
     for seed in range(200):
         nudge = np.linalg.qr(np.eye(8) + 0.05 * np.random.default_rng(seed).standard_normal((8, 8)))[0]
