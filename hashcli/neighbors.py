@@ -28,8 +28,11 @@ def neighborhood_size(n: int) -> int:
 def neighbor_lists(unit: Floats, k: int) -> Rows:
     """The k nearest other rows of each row of `unit` (n, d; unit length), nearest first: (n, min(k, n - 1))."""
     rows, cosines = graphs.nearest(unit, unit, k, within=True)
-    order = np.lexsort((rows, -cosines), axis=1)
-    return np.take_along_axis(rows, order, axis=1).astype(np.int32)
+    lists = np.empty(rows.shape, np.int32)
+    for block in _blocks(len(rows), 32 * max(rows.shape[1], 1)):
+        order = np.lexsort((rows[block], -cosines[block]), axis=1)
+        lists[block] = np.take_along_axis(rows[block], order, axis=1)
+    return lists
 
 
 def shared_neighbor_pairs(lists: Rows, k: int) -> sparse.csr_array:

@@ -122,13 +122,12 @@ class DSAH(GradientMethod):
         threshold = mean + s.gamma * deviation
         added, stopped = 0, 0
         if number and s.discovery and self._pairs.nnz:
-            most = MOST_PAIRS * len(unit) ** 2
             more = neighbors.discover(unit, self._pairs, threshold, s.k_add or self._k1)
-            if self._pairs.nnz + more.nnz > most:
+            if more.nnz and self._pairs.nnz + more.nnz > MOST_PAIRS * len(unit) ** 2:
                 stopped = 1
                 run.progress.say(
                     f"no pairs added before round {number + 1}: with {more.nnz // 2} more, over "
-                    f"{MOST_PAIRS:.0%} of all photos would be paired; a larger gamma finds fewer"
+                    f"{MOST_PAIRS:.0%} of all pairs of photos would count as alike; a larger gamma finds fewer"
                 )
             else:
                 added = more.nnz // 2
