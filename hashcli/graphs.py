@@ -56,10 +56,22 @@ def nearest(
     return rows, values
 
 
-def _lists(rows: Ints, values: NDArray[np.float32], width: int) -> sparse.csr_array:
-    """Neighbor lists as a sparse matrix (n, width) of weights clipped to [MIN_WEIGHT, 1]."""
+def whitening(x: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
+    """The matrix (d, d) that divides the principal directions of x (n, d) by their deviation to the `strength`.
+
+    0 only turns, 1 whitens fully. Between them the few directions in which all photos vary, and in which domains
+    differ most, stop deciding who is whose neighbor.
+    """
+    variances, directions = np.linalg.eigh(x.T.astype(np.float64) @ x / max(len(x), 1))
+    variances = np.maximum(variances, max(1e-6 * float(variances[-1]), 1e-300))
+    scaled: NDArray[np.float32] = (directions * variances ** (-strength / 2)).astype(np.float32)
+    return scaled
+
+
+def _lists(rows: Ints, values: NDArray[np.float32], width: int, sharpness: float) -> sparse.csr_array:
+    """Neighbor lists as a sparse matrix (n, width) of weights."""
     n, k = rows.shape
-    weights = np.clip(values.astype(np.float64), MIN_WEIGHT, 1.0).ravel()
+    weights = np.clip(np.maximum(values.astype(np.float64), 0.0) ** sharpness, MIN_WEIGHT, 1.0).ravel()
     return sparse.csr_array((weights, rows.ravel(), np.arange(n + 1) * k), shape=(n, width))
 
 
@@ -98,34 +110,36 @@ def mutual_neighbor_graph(
     *,
     k: int,
     k_source: int,
+    sharpness: float = 1.0,
 ) -> Graph:
     """The mutual-neighbor graph of COUPLE, section "graph construction".
 
     source (n_s, d), target (n_t, d) with unit rows, labels (n_s,). Edges: source and target that are among each
     other's k nearest; targets that are among each other's k nearest; each source and its `k_source` nearest of
     its own class (the paper links whole classes, whose n_s^2 / n_classes edges would hold all mass back in the
-    source). Weights are cosines clipped to [MIN_WEIGHT, 1].
+    source). Weights are cosines to the power `sharpness`, clipped to [MIN_WEIGHT, 1].
     """
     if len(source) != len(labels):
         raise ValueError(f"{len(source)} sources, but labels {labels.shape}")
     n_source, n_target = len(source), len(target)
     cross = _both(
-        _lists(*nearest(source, target, k), n_target), _lists(*nearest(target, source, k), n_source).T.tocsr()
+        _lists(*nearest(source, target, k), n_target, sharpness),
+        _lists(*nearest(target, source, k), n_source, sharpness).T.tocsr(),
     )
-    inside = _lists(*nearest(target, target, k, within=True), n_target)
+    inside = _lists(*nearest(target, target, k, within=True), n_target, sharpness)
     inside = _both(inside, inside.T.tocsr())
-    same = _same_class(source, labels, k_source)
+    same = _same_class(source, labels, k_source, sharpness)
     weights = sparse.block_array([[same, cross], [cross.T, inside]], format="csr")
     return Graph(weights.maximum(weights.T).tocsr(), n_source)
 
 
-def _same_class(source: NDArray[np.float32], labels: Ints, k: int) -> sparse.csr_array:
+def _same_class(source: NDArray[np.float32], labels: Ints, k: int, sharpness: float) -> sparse.csr_array:
     total = sparse.coo_array((len(source), len(source)), dtype=np.float64)
     heads, tails, values = [total.row], [total.col], [total.data]
     for c in np.unique(labels):
         members = np.flatnonzero(labels == c)
         x = source[members]
-        lists = _lists(*nearest(x, x, k, within=True), len(members)).tocoo()
+        lists = _lists(*nearest(x, x, k, within=True), len(members), sharpness).tocoo()
         heads.append(members[lists.row])
         tails.append(members[lists.col])
         values.append(lists.data)
@@ -222,7 +236,6 @@ def fill(
     is_target = np.arange(len(mass)) >= graph.n_source
     wanted = np.floor(share * np.bincount(part, is_target))
     low, high = np.zeros(len(load)), np.full(len(load), most)
-    best = diffuse(graph, unit * high[part], capacity)
     below = np.zeros(len(mass))
     for _ in range(rounds):
         middle = (low + high) / 2
@@ -230,8 +243,8 @@ def fill(
         enough = np.bincount(part, is_target & (flow.score > 0)) >= wanted
         high, low = np.where(enough, middle, high), np.where(enough, low, middle)
         below = np.where(enough[part], below, flow.height)
-    best = diffuse(graph, unit * high[part], capacity, start=below)
-    return best, unit * high[part]
+    least = unit * high[part]
+    return diffuse(graph, least, capacity, start=below), least
 
 
 def pagerank(graph: Graph, restart: Floats, *, damping: float = 0.85, sweeps: int = 100) -> Floats:
@@ -240,16 +253,17 @@ def pagerank(graph: Graph, restart: Floats, *, damping: float = 0.85, sweeps: in
     steps = graph.weights * np.divide(1.0, degrees, out=np.zeros_like(degrees), where=degrees > 0)[None, :]
     steps = steps.tocsr()
     restart = restart / max(float(restart.sum()), 1e-300)
-    rank: Floats = restart
+    rank = restart
     for _ in range(sweeps):
         moved = damping * (steps @ rank)
         rank = moved + (1 - moved.sum()) * restart
     return rank
 
 
-def propagate(graph: Graph, known: Floats, *, follow: float = 0.9, sweeps: int = 40) -> Floats:
+def propagate(graph: Graph, known: Floats, *, follow: float = 0.8, sweeps: int = 40) -> Floats:
     """Label propagation (Zhou et al., 2004): scores (n, C) from `known` (n, C), one-hot where known, else zero.
 
+    `follow`: share that a node takes from its neighbors in a sweep; the nearer to 1, the further labels reach.
     Rows of the result sum to one, or to zero where no label arrives.
     """
     degrees = graph.degrees
@@ -259,7 +273,8 @@ def propagate(graph: Graph, known: Floats, *, follow: float = 0.9, sweeps: int =
     for _ in range(sweeps):
         scores = follow * (steps @ scores) + (1 - follow) * known
     total = scores.sum(axis=1, keepdims=True)
-    return np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
+    shares: Floats = np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
+    return shares
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Settings(GradientSettings):
 
     hidden: Annotated[int, Param("width of the hidden layer", ge=1, le=65536)] = 512
     dropout: Annotated[float, Param("share of hidden units dropped in training", ge=0, le=0.95)] = 0.0
-    label_codes: Annotated[str, Param("codes of the classes", choices=("learned", "hadamard"))] = "learned"
+    label_codes: Annotated[str, Param("codes of the classes", choices=("learned", "hadamard"))] = "hadamard"
     scale: Annotated[float, Param("scale of the class logits", ge=0.01, le=1000)] = 8.0
     margin: Annotated[float, Param("taken off the true class's logit, in units of scale", ge=0, le=1)] = 0.0
     separation: Annotated[float, Param("weight that keeps label codes apart", ge=0)] = 0.1
@@ -38,9 +38,11 @@ class Settings(GradientSettings):
     )
 
     warmup: Annotated[int, Param("epochs on the source alone, before targets take part", ge=0)] = 1
-    neighbors: Annotated[int, Param("k of the mutual neighbors, across and inside the target", ge=1)] = 5
+    neighbors: Annotated[int, Param("k of the mutual neighbors, across and inside the target", ge=1)] = 10
     source_neighbors: Annotated[int, Param("nearest of its own class that a source is linked with", ge=0)] = 10
-    code_share: Annotated[float, Param("share of the code, beside the feature, in similarity", ge=0, le=1)] = 0.5
+    code_share: Annotated[float, Param("share of the code, beside the feature, in similarity", ge=0, le=1)] = 0.1
+    whitening: Annotated[float, Param("how far features are whitened for similarity; 1: wholly", ge=0, le=1)] = 0.5
+    sharpness: Annotated[float, Param("power of the cosine that an edge weighs", ge=0.1, le=20)] = 3.0
     selector: Annotated[
         str, Param("what ranks targets by reliability", choices=("flow", "pagerank", "margin", "all"))
     ] = "flow"
@@ -48,12 +50,14 @@ class Settings(GradientSettings):
     quota: Annotated[bool, Param("select the share alpha in every predicted class, not overall")] = False
     capacity: Annotated[
         str, Param("mass put in: a share rho of the capacity, or as little as reaches alpha", choices=("rho", "fill"))
-    ] = "rho"
+    ] = "fill"
     rho: Annotated[float, Param("mass over capacity, at most, in each part of the graph", ge=0.01, le=0.98)] = 0.5
-    source_capacity: Annotated[str, Param("what sources can hold back", choices=("same", "zero"))] = "same"
+    source_capacity: Annotated[str, Param("what sources can hold back", choices=("same", "zero"))] = "zero"
     pseudo_labels: Annotated[str, Param("where pseudo-labels come from", choices=("head", "propagation"))] = (
         "propagation"
     )
+    reach: Annotated[float, Param("how far labels spread in propagation", ge=0.01, le=0.999)] = 0.8
+    certainty: Annotated[float, Param("power that label probabilities are raised to", ge=0.1, le=100)] = 2.0
     soft_labels: Annotated[bool, Param("train on label probabilities, not on the likeliest label")] = True
     target_weight: Annotated[float, Param("weight of the pseudo-label loss", ge=0)] = 1.0
     consistency: Annotated[float, Param("weight of the contrast of targets with sources (Eq. 16)", ge=0)] = 0.0
@@ -125,7 +129,12 @@ class COUPLE(GradientMethod):
         return nn.ModuleDict({"codes": self._codes})
 
     def prepare(self, data: TrainingData, run: Run) -> None:
+        from hashcli import graphs
+
         self._data = data
+        assert data.source is not None and data.target is not None
+        x = graphs.unit_rows(np.concatenate([data.source.features, data.target.features]))
+        self._whitening = graphs.whitening(x, self.settings.whitening) if self.settings.whitening else None
 
     def begin_epoch(self, epoch: int, bank: Bank, run: Run) -> None:
         s = self.settings
@@ -154,8 +163,11 @@ class COUPLE(GradientMethod):
             self._joined(bank.target_features, target_relaxed),
             k=s.neighbors,
             k_source=s.source_neighbors,
+            sharpness=s.sharpness,
         )
         believed, covered = self._pseudo_labels(graph, labels, guess)
+        believed = believed**s.certainty
+        believed /= believed.sum(axis=1, keepdims=True)
         score, counts = self._score(graph, believed, guess)
         selected = select(score, s.alpha, believed.argmax(1) if s.quota else None)
         inside, outside = graphs.walk_pairs(graph, selected, s.walks, s.walk_length, rng)
@@ -185,7 +197,8 @@ class COUPLE(GradientMethod):
         from hashcli.graphs import unit_rows
 
         share = self.settings.code_share
-        x, h = unit_rows(features.cpu().numpy()), unit_rows(relaxed.cpu().numpy())
+        x, h = features.cpu().numpy(), unit_rows(relaxed.cpu().numpy())
+        x = unit_rows(x if self._whitening is None else x @ self._whitening)
         return np.concatenate([np.sqrt(1 - share, dtype=np.float32) * x, np.sqrt(share, dtype=np.float32) * h], axis=1)
 
     def _pseudo_labels(self, graph: Graph, labels: NDArray[np.int64], guess: Floats) -> tuple[Floats, Bools]:
@@ -196,7 +209,7 @@ class COUPLE(GradientMethod):
             return guess, np.zeros(len(guess), np.bool_)
         known = np.zeros((graph.n_source + graph.n_target, self.task.n_classes))
         known[np.arange(graph.n_source), labels] = 1
-        arrived = propagate(graph, known)[graph.n_source :]
+        arrived = propagate(graph, known, follow=self.settings.reach)[graph.n_source :]
         covered = arrived.sum(1) > 0
         return np.where(covered[:, None], arrived, guess), covered
 

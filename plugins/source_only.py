@@ -20,7 +20,7 @@ class Settings(GradientSettings):
 
     hidden: Annotated[int, Param("width of the hidden layer", ge=1, le=65536)] = 512
     dropout: Annotated[float, Param("share of hidden units dropped in training", ge=0, le=0.95)] = 0.0
-    label_codes: Annotated[str, Param("codes of the classes", choices=("learned", "hadamard"))] = "learned"
+    label_codes: Annotated[str, Param("codes of the classes", choices=("learned", "hadamard"))] = "hadamard"
     scale: Annotated[float, Param("scale of the class logits", ge=0.01, le=1000)] = 8.0
     margin: Annotated[float, Param("taken off the true class's logit, in units of scale", ge=0, le=1)] = 0.0
     separation: Annotated[float, Param("weight that keeps label codes apart", ge=0)] = 0.1

@@ -47,6 +47,32 @@ def test_nearest_are_the_largest_inner_products(rng, monkeypatch, k):
         assert_allclose(values[i], similarity[i, rows[i]], rtol=1e-5)
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_whitening_divides_principal_deviations_to_the_strength(rng, strength):
+    x = (rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6))).astype(np.float32)
+
+    white = x @ graphs.whitening(x, strength)
+
+    deviations = np.linalg.svd(x, compute_uv=False) / np.sqrt(200)
+    assert_allclose(white.T @ white / 200, np.diag(deviations[::-1] ** (2 - 2 * strength)), atol=1e-3)
+
+
+def test_whitening_of_fewer_rows_than_columns_stays_finite(rng):
+    x = rng.normal(size=(3, 10)).astype(np.float32)
+
+    assert np.isfinite(x @ graphs.whitening(x, 1.0)).all()
+
+
+def test_sharpness_is_a_power_of_the_cosine(rng):
+    source, labels, target, graph = small(rng)
+
+    sharp = graphs.mutual_neighbor_graph(source, labels, target, k=6, k_source=4, sharpness=3.0)
+
+    plain = graph.weights.toarray()
+    expected = np.where(plain > 0, np.maximum(plain**3, graphs.MIN_WEIGHT), 0)
+    assert_allclose(sharp.weights.toarray(), expected, atol=1e-6)
+
+
 def test_a_row_is_not_its_own_neighbor_even_among_duplicates(rng):
     x = graphs.unit_rows(np.repeat(rng.normal(size=(4, 6)), 3, axis=0))
 

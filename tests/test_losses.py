@@ -138,7 +138,7 @@ def test_learned_label_codes_learn_and_fixed_ones_do_not():
     assert len(list(learned.parameters())) > 0
     assert list(fixed.parameters()) == []
     assert learned().shape == fixed().shape == (5, 16)
-    assert float(learned().abs().max()) < 1
+    assert learned().abs().max().item() < 1
 
 
 def test_unknown_label_codes_are_refused():
@@ -153,5 +153,5 @@ def test_head_gives_relaxed_codes_and_drops_nothing_when_it_serves(draw):
     first = head(x)
 
     assert first.shape == (7, 16)
-    assert float(first.abs().max()) < 1
+    assert first.abs().max().item() < 1
     assert torch.equal(first, head(x))
