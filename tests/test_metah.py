@@ -16,7 +16,7 @@ from hashcli.method import Run, Task
 from hashcli.progress import Silent
 
 DIM, BITS, CLASSES = 24, 16, 4
-SHORT = {"epochs": 4, "steps_per_epoch": 5, "batch_size": 32, "hidden": 32, "discriminator": 32, "quantization": 0.1}
+SHORT = {"epochs": 4, "steps_per_epoch": 5, "batch_size": 32, "hidden": 32, "discriminator": 32}
 TAH = {"classification": 0.0, "entropy": 0.0}
 
 
@@ -171,7 +171,7 @@ def test_entropy_of_sure_predictions_has_a_finite_gradient(multi_label):
         {"classification": 0.0},
         {"entropy": 0.0},
         {"entropy_start": 0.9},
-        {"diversity": 1.0},
+        {"diversity": 0.0},
         {"likelihood": "tanh"},
         {"balanced": False},
         {"dropout": 0.5},
@@ -186,12 +186,12 @@ def test_each_part_changes_the_codes(change):
 
 def test_tah_has_no_use_for_the_classifier_nor_metah_e_for_the_entropy():
     data, _ = clouds()
-    source, target, log = fitted(data, **TAH)
-    assert all(epoch["classification"] == 0 and epoch.get("entropy", 0) == 0 for epoch in log)
-    later, _, _ = fitted(data, **TAH, entropy_start=1.0)
-    np.testing.assert_array_equal(source, later)
-    assert all(epoch["entropy"] > 0 for epoch in fitted(data)[2][1:])
-    assert fitted(data)[1].shape == target.shape
+    source, _, log = fitted(data, **TAH)
+    assert all(epoch["classification"] == epoch["entropy"] == epoch["diversity"] == 0 for epoch in log[1:])
+    np.testing.assert_array_equal(source, fitted(data, **TAH, entropy_start=1.0)[0])
+    e, _, log = fitted(data, entropy=0.0)
+    assert all(epoch["classification"] > 0 and epoch["entropy"] == epoch["diversity"] == 0 for epoch in log[1:])
+    assert not np.array_equal(e, source)
 
 
 def test_the_discriminator_is_fooled_more_with_reversal_than_without():
@@ -225,7 +225,7 @@ def test_several_labels_are_learned_from():
     assert nearest_is_of_its_class(source[1::3], data.source.labels[1::3], target, hidden) > 0.6
     one, _, _ = fitted(data, epochs=16)
     assert not np.array_equal(source, one)
-    assert 0 < log[-1]["entropy"] < 0.01 * math.log(2)
+    assert 0 < log[-1]["entropy"] < 0.3 * math.log(2)
 
 
 @pytest.mark.parametrize(
