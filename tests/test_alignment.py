@@ -48,3 +48,41 @@ def test_a_step_teaches_the_discriminator_to_tell_and_the_codes_to_hide() -> Non
             p -= 0.1 * p.grad
         told = alignment.domain_loss(judge, source, target, 1.0)
     assert float(hidden) > float(before.detach()) > float(told)
+
+
+def test_mean_discrepancy_compares_all_pairs_under_five_kernels() -> None:
+    torch.manual_seed(0)
+    source, target = torch.randn(4, 3), torch.randn(3, 3) + 1
+    rows = torch.cat([source, target]).tolist()
+
+    def squared(a, b):
+        return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+
+    mean = sum(squared(a, b) for a in rows for b in rows) / (7 * 6)
+
+    def kernel(a, b):
+        return sum(math.exp(-squared(a, b) / (mean * w)) for w in (0.25, 0.5, 1, 2, 4))
+
+    def average(first, second):
+        return sum(kernel(a, b) for a in first for b in second) / (len(first) * len(second))
+
+    wanted = average(rows[:4], rows[:4]) + average(rows[4:], rows[4:]) - 2 * average(rows[:4], rows[4:])
+    assert float(alignment.mean_discrepancy(source, target)) == pytest.approx(wanted, rel=1e-4)
+    assert float(alignment.mean_discrepancy(source, source)) == pytest.approx(0, abs=1e-5)
+
+
+def test_mean_discrepancy_of_rows_that_are_all_alike_is_nothing() -> None:
+    alike = torch.ones(3, 4, requires_grad=True)
+    apart = alignment.mean_discrepancy(alike, torch.ones(2, 4))
+    apart.backward()
+    assert float(apart.detach()) == pytest.approx(0, abs=1e-6)
+    assert torch.isfinite(alike.grad).all()
+
+
+def test_random_outer_keeps_inner_products_of_outer_products() -> None:
+    torch.manual_seed(0)
+    outer = alignment.RandomOuter(4, 5, 20000)
+    x, y = torch.randn(6, 4), torch.randn(6, 5)
+    wanted = (x @ x.T) * (y @ y.T)
+    found = outer(x, y) @ outer(x, y).T
+    assert float((found - wanted).abs().max()) < 0.1 * float(wanted.abs().max())
