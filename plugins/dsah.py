@@ -36,7 +36,9 @@ class Settings(GradientSettings):
     epochs: Annotated[int, Param("epochs, shared among the rounds", ge=1, le=10000)] = 15
     hidden: Annotated[int, Param("width of the hidden layer", ge=1, le=65536)] = 1024
     dropout: Annotated[float, Param("share of hidden units dropped in training", ge=0, le=0.95)] = 0.0
-    fit_on: Annotated[str, Param("photos learned from, without labels", choices=("both", "source", "target"))] = "both"
+    fit_on: Annotated[
+        str, Param("photos learned from; auto: target or else source", choices=("auto", "both", "source", "target"))
+    ] = "auto"
     centering: Annotated[str, Param("mean taken off the features", choices=("none", "pooled", "per_domain"))] = (
         "per_domain"
     )
@@ -74,10 +76,12 @@ class DSAH(GradientMethod):
     def check(self, data: TrainingData) -> None:
         """Refuse, beyond the common reasons, too few photos and a domain that is not there."""
         super().check(data)
-        wanted = self.settings.fit_on
-        if wanted != "both" and not self._features(data):
-            raise UsageError(f"DSAH cannot learn from the {wanted} photos: there are none", "leave fit_on at both")
-        n = sum(map(len, self._features(data)))
+        domains = self._features(data)
+        if not domains:
+            raise UsageError(
+                f"DSAH cannot learn from the {self.settings.fit_on} photos: there are none", "leave fit_on at auto"
+            )
+        n = sum(map(len, domains))
         if n < MIN_PHOTOS:
             raise UsageError(
                 f"DSAH learns from which photos are alike and needs at least {MIN_PHOTOS} photos, found {n}",
@@ -178,7 +182,10 @@ class DSAH(GradientMethod):
 
     def _chosen(self, source: T | None, target: T | None) -> list[T]:
         """What there is of the domains that are learned from, source first."""
-        chosen = {"source": [source], "target": [target]}.get(self.settings.fit_on, [source, target])
+        wanted = self.settings.fit_on
+        if wanted == "auto":
+            wanted = "source" if target is None else "target"
+        chosen = {"both": (source, target), "source": (source,), "target": (target,)}[wanted]
         return [domain for domain in chosen if domain is not None]
 
 

@@ -138,19 +138,19 @@ OTHERWISE = {
 
 @pytest.fixture(scope="module")
 def usual() -> np.ndarray:
-    return relaxed(photos(40, 32), gamma=0.0)
+    return relaxed(photos(40, 32), fit_on="both", gamma=0.0)
 
 
 @pytest.mark.parametrize(("name", "value"), [*OTHERWISE.items(), ("pic", "minus"), ("fit_on", "source")])
 def test_every_setting_changes_the_codes(name: str, value: object, usual: np.ndarray) -> None:
-    changed = relaxed(photos(40, 32), **({"gamma": 0.0} | {name: value}))
+    changed = relaxed(photos(40, 32), **({"fit_on": "both", "gamma": 0.0} | {name: value}))
     assert np.isfinite(changed).all() and np.abs(changed).max() <= 1
     assert not np.allclose(changed, usual, atol=1e-6)
 
 
 def test_labels_are_never_looked_at(usual: np.ndarray) -> None:
     for labels in (np.arange(40) % 3, np.eye(GROUPS, dtype=np.int64)[np.arange(40) % 4]):
-        np.testing.assert_array_equal(relaxed(photos(40, 32, labels), gamma=0.0), usual)
+        np.testing.assert_array_equal(relaxed(photos(40, 32, labels), fit_on="both", gamma=0.0), usual)
 
 
 def test_fit_on_one_domain_is_as_if_the_other_were_not_there() -> None:
@@ -158,6 +158,7 @@ def test_fit_on_one_domain_is_as_if_the_other_were_not_there() -> None:
     x = torch.from_numpy(both.source.features)
     for name, alone in (("source", TrainingData(both.source, None)), ("target", TrainingData(None, both.target))):
         torch.testing.assert_close(fitted(both, fit_on=name)[0](x), fitted(alone)[0](x))
+    torch.testing.assert_close(fitted(both)[0](x), fitted(both, fit_on="target")[0](x))
 
 
 def test_rounds_report_what_was_found_and_the_pairs_add_up() -> None:
@@ -198,11 +199,11 @@ def test_rounds_share_the_epochs_and_are_never_more_than_those(epochs: int, n_ro
 
 def test_two_domains_are_paired_across_by_mutual_neighbors() -> None:
     data = photos(40, 32)
-    counts = {event: counts for event, counts in fitted(data)[1] if event != "losses"}
+    counts = {event: counts for event, counts in fitted(data, fit_on="both")[1] if event != "losses"}
     crossing = neighbors.mutual_pairs(*(graphs.unit_rows(d.features) for d in (data.source, data.target)), 5)
     assert counts["neighbors"]["photos"] == 72
     assert counts["cross-domain neighbors"]["pairs"] == crossing.nnz // 2 > 0
-    assert "cross-domain neighbors" not in dict(fitted(data, cross_neighbors=0)[1])
+    assert "cross-domain neighbors" not in dict(fitted(data, fit_on="both", cross_neighbors=0)[1])
 
 
 def test_codes_of_a_group_come_nearer_to_each_other_than_untrained_ones() -> None:
@@ -220,7 +221,7 @@ def test_codes_of_a_group_come_nearer_to_each_other_than_untrained_ones() -> Non
 def test_a_stopped_run_goes_on_with_the_pairs_it_had_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimization, "CHECKPOINT_SECONDS", 0.0)
     data = photos(40, 32)
-    plan = {"epochs": 5, "rounds": 2, "gamma": 0.0}
+    plan = {"fit_on": "both", "epochs": 5, "rounds": 2, "gamma": 0.0}
     whole = relaxed(data, **plan)
 
     class Stopped(Exception):
@@ -245,12 +246,13 @@ def test_too_few_photos_are_refused_with_how_many_it_takes(n: int) -> None:
         fitted(photos(0, n))
     if n > 1:
         with pytest.raises(UsageError, match=rf"at least 8 photos, found {n}$"):
-            fitted(photos(1, n - 1))
+            fitted(photos(1, n - 1), fit_on="both")
 
 
 def test_eight_photos_are_enough_wherever_they_lie() -> None:
     for data in (photos(0, 8), photos(8, 0), photos(1, 7), photos(7, 1)):
-        assert np.isfinite(relaxed(data, batch_size=2)).all()
+        assert np.isfinite(relaxed(data, batch_size=2, fit_on="both")).all()
+    assert np.isfinite(relaxed(photos(1, 8), batch_size=2)).all()
 
 
 def test_a_domain_that_is_not_there_is_not_learned_from() -> None:
