@@ -29,7 +29,14 @@ TWO_FORMS = (
 )
 
 
+COMPARING_ONLY = (
+    "truth", "method", "all_methods", "split", "seeds", "bits", "backbone", "settings", "labels", "device", "seed",
+)  # fmt: skip
+MEASURING_ONLY = ("allow_seen",)
+
+
 def evaluate(
+    ctx: typer.Context,
     queries: Annotated[
         Path | None, typer.Option("--queries", metavar="DIR", help="Photos to search with, classes in subfolders.")
     ] = None,
@@ -98,6 +105,7 @@ def evaluate(
     talk = output.talk(quiet, verbose)
     walk = WalkOptions(tuple(include or ()), tuple(exclude or ()))
     if src and tgt and not database:
+        _refuse(ctx, MEASURING_ONLY, "--queries and --database")
         options = TrainOptions(
             method="",
             n_bits=bits,
@@ -124,6 +132,7 @@ def evaluate(
             progress=talk,
         )
     elif queries and database and not (src or tgt):
+        _refuse(ctx, COMPARING_ONLY, "--src and --tgt")
         measured = comparing.evaluate_library(
             output.opened(library),
             queries,
@@ -140,6 +149,14 @@ def evaluate(
         talk.say(note)
     show_measures(EvalReport(measured.rows).summary(), form, header)
     output.finish(measured.failures, report, talk)
+
+
+def _refuse(ctx: typer.Context, names: Sequence[str], form: str) -> None:
+    """UsageError for an option that was given and means nothing in this form of the command."""
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{parameter.opts[0]} goes with {form} alone", TWO_FORMS)
 
 
 def show_measures(summaries: Sequence[Summary], form: str | None, header: bool) -> None:

@@ -150,7 +150,8 @@ def compare_methods(
                 except HashcliError as error:
                     if not skip_refused:
                         raise
-                    refused.add(name)
+                    refused.add(name)  # rows of other seeds would be a mean over fewer of them
+                    report.rows[:] = [row for row in report.rows if row.method != name]
                     report.notes.append(f"{name} is left out: {error}")
                 else:
                     for protocol, levels in _rankings(hasher, source, trial):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hashcli.data import Bank, Batch, DomainBatch, RowSampler, TrainingData
+from hashcli.durable import sync
 from hashcli.errors import MachineError
 
 if TYPE_CHECKING:
@@ -120,24 +121,29 @@ class _Loop:
         part = folder / "checkpoint.part"
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         save_file(tensors, part, metadata={"plan": json.dumps(plan)})
+        sync(part)
         part.replace(folder / "checkpoint.safetensors")
         self.saved_at = time.monotonic()
 
     def resume(self) -> int:
-        """Take back the checkpoint, if there is one; the epoch to go on with."""
+        """Take back the checkpoint, if there is one that can be read; the epoch to go on with."""
         folder: Path | None = self.run.checkpoint
         if folder is None or not (folder / "checkpoint.safetensors").exists():
             return 0
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         groups: dict[str, dict[str, Tensor]] = {"head": {}, "helpers": {}, "method": {}, "optimizer": {}}
-        with safe_open(folder / "checkpoint.safetensors", "pt") as file:
-            plan = json.loads(file.metadata()["plan"])
-            rng = file.get_tensor("rng")
-            for key in file.keys():  # noqa: SIM118  safe_open is no mapping
-                group, _, name = key.partition(".")
-                if group in groups:
-                    groups[group][name] = file.get_tensor(key)
+        try:
+            with safe_open(folder / "checkpoint.safetensors", "pt") as file:
+                plan = json.loads(file.metadata()["plan"])
+                rng = file.get_tensor("rng")
+                for key in file.keys():  # noqa: SIM118  safe_open is no mapping
+                    group, _, name = key.partition(".")
+                    if group in groups:
+                        groups[group][name] = file.get_tensor(key)
+        except (SafetensorError, OSError) as error:
+            self.run.progress.say(f"the stopped run's checkpoint cannot be read ({error}): training begins anew")
+            return 0
         self.head.load_state_dict(groups["head"])
         self.helpers.load_state_dict(groups["helpers"])
         state = self.optimizer.state_dict()

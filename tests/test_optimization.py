@@ -110,6 +110,20 @@ def test_a_stopped_run_goes_on_to_exactly_the_weights_of_an_undisturbed_one(tmp_
     assert same(resumed, train(seed=1))
 
 
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-7], lambda data: b"x" * len(data)])
+def test_a_damaged_checkpoint_is_said_and_training_begins_anew(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(optimization, "CHECKPOINT_SECONDS", 0.0)
+    train(seed=1, checkpoint=tmp_path)
+    file = tmp_path / "checkpoint.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    said: list[str] = []
+    progress = Silent()
+    monkeypatch.setattr(progress, "say", said.append)
+
+    assert same(train(seed=1, checkpoint=tmp_path, progress=progress), train(seed=1))
+    assert "cannot be read" in said[0]
+
+
 def test_short_runs_leave_no_checkpoint(tmp_path):
     train(seed=1, checkpoint=tmp_path)
     assert not list(tmp_path.iterdir())
