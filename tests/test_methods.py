@@ -19,6 +19,7 @@ from hashcli.network import export_head
 from hashcli.progress import Silent
 
 METHODS = list(registry.installed())
+UNSEEDED = {"sh"}  # nothing in it is drawn at random
 N_SOURCE, N_TARGET, DIM, N_CLASSES = 80, 50, 72, 3
 NEEDS = {"source_labels", "target_images", "captions"}
 QUICK = {"epochs": 2, "steps_per_epoch": 5, "batch_size": 32}
@@ -139,7 +140,7 @@ def test_the_seed_and_nothing_else_decides_the_codes(name: str) -> None:
     first = both_codes(fitted(name))
     np.random.rand(3)
     np.testing.assert_array_equal(both_codes(fit(name, *domains())), first)
-    assert (both_codes(fit(name, *domains(), seed=1)) != first).any()
+    assert (both_codes(fit(name, *domains(), seed=1)) != first).any() == (name not in UNSEEDED)
 
 
 @every_method
