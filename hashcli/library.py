@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -21,28 +20,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli.durable import replace_file, sync, sync_tree
 from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError, NoLibraryError
-from hashcli.generation import (
-    Building,
-    Generation,
-    State,
-    check_version,
-    read_generation,
-    read_json,
-    write_generation,
-    write_json,
-)
+from hashcli.generation import Building, Generation, State, check_version, read_json, write_json
+from hashcli.generations import Generations
 
 if TYPE_CHECKING:
     from hashcli.backbones import Spec
     from hashcli.features import FeatureCache
     from hashcli.identity import IdentityCache
     from hashcli.inventory import LibraryInfo
+    from hashcli.progress import Progress
 
 FORMAT, VERSION = "hashcli-library", 1
 MAKE_ONE = "`hashcli adapt --src DIR --tgt DIR` or `hashcli train DIR` makes one; --library DIR names another place"
-_NAME = re.compile(r"g\d{6,}")
 
 
 def default_location() -> Path:
@@ -60,7 +50,7 @@ class Library:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._generations = folder / "generations"
+        self._generations = Generations(folder)
         self._writing = False
 
     @classmethod
@@ -116,20 +106,7 @@ class Library:
 
     def current(self) -> Generation | None:
         """The generation in use; None before the first. Raises DamagedError."""
-        name = self._current_name()
-        if name is None:
-            return None
-        try:
-            return read_generation(self._generations / name)
-        except FileNotFoundError:
-            pass  # a writer may have published and pruned between the two reads: look once more
-        name = self._current_name()
-        try:
-            return None if name is None else read_generation(self._generations / name)
-        except FileNotFoundError:
-            raise DamagedError(
-                f"the current generation {name} of {self.folder} is gone", "`hashcli library rollback` goes back"
-            ) from None
+        return self._generations.current()
 
     def require(self) -> Generation:
         """The generation in use. Raises NoLibraryError when there is none yet."""
@@ -142,19 +119,11 @@ class Library:
 
     def staged(self) -> Generation | None:
         """The generation whose gallery `index` has still to complete, if there is one."""
-        current = self._current_name()
-        found = [g for g in self.generations() if g.state == "staged" and g.name != current]
-        return found[-1] if found else None
+        return self._generations.staged()
 
     def generations(self) -> list[Generation]:
         """All whole generations, oldest first."""
-        found = []
-        for name in self._names():
-            try:
-                found.append(read_generation(self._generations / name))
-            except FileNotFoundError:  # being pruned
-                continue
-        return found
+        return self._generations.all()
 
     def features(self, spec: Spec) -> FeatureCache:
         """The feature cache of a backbone and its preprocessing, for writing too."""
@@ -201,7 +170,7 @@ class Library:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the library's one writer; removes what killed writers left.
+        """Be the library's one writer; finishes or removes what killed writers left.
 
         Raises LockedError that names the other writer, LibraryError where the folder is read-only, and turns
         a full disk met inside into MachineError.
@@ -222,8 +191,7 @@ class Library:
             command = shlex.join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:]])
             os.pwrite(lock, os.fsencode(f"{os.getpid()} {command}\n"), 0)
             self._writing = True
-            for stale in self._generations.glob(".new-*"):
-                shutil.rmtree(stale)
+            self._generations.settle()
             yield
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -237,61 +205,37 @@ class Library:
     def new_generation(self) -> Iterator[Building]:
         """A folder to build the next generation in; it is removed on leaving unless it was published."""
         self._check_writing()
-        taken = [int(name[1:]) for name in self._names()]
-        name = f"g{max(taken, default=0) + 1:06d}"
-        building = Building(name, self._generations / f".new-{name}")
-        building.folder.mkdir(parents=True)
+        building = self._generations.building()
         try:
             yield building
         finally:
             shutil.rmtree(building.folder, ignore_errors=True)  # no longer there when it was published
 
-    def publish(self, building: Building, state: State = "complete") -> Generation:
-        """Put a whole generation in its place: complete ones become current, one staged one waits beside it.
+    def publish(self, building: Building, state: State = "complete", progress: Progress | None = None) -> Generation:
+        """Put a whole generation in its place: a complete one becomes current, a staged one waits beside it.
 
-        Of the others the previous current one is kept for `rollback`, and the staged one.
+        The one current until now is kept for `rollback`. An older staged one goes, which `progress` says: completed
+        later, it would replace the newer one.
         """
         self._check_writing()
-        parent = self._current_name()
-        write_generation(building.folder, state, parent)
-        sync_tree(building.folder)
-        os.rename(building.folder, self._generations / building.name)
-        sync(self._generations)
-        sync(self.folder)
-        staged = self.staged()
-        if state == "complete":
-            self._set_current(building.name)
-            self._prune(building.name, parent, staged.name if staged else None)
-        else:
-            self._prune(building.name, parent, *(g.name for g in self.generations() if g.state == "complete"))
-        return read_generation(self._generations / building.name)
+        older = self.staged()
+        published = self._generations.publish(building, state)
+        if older is not None and progress is not None:
+            progress.say(f"the staged hasher {older.name}, which is older than {published.name}, is dropped")
+        return published
 
     def complete(self, staged: Generation) -> Generation:
         """The staged generation's gallery is whole: make it current."""
         self._check_writing()
-        parent = self._current_name()
-        sync_tree(staged.folder)
-        # `current` first: killed in between, the generation is in use and merely still called staged
-        self._set_current(staged.name)
-        write_generation(staged.folder, "complete", parent)
-        self._prune(staged.name, parent)
-        return read_generation(staged.folder)
+        return self._generations.complete(staged)
 
     def rollback(self) -> Generation:
         """Make the previous generation current again; a second rollback undoes the first.
 
-        Raises LibraryError when there is none to go back to.
+        Raises LibraryError when there is none to go back to: one that was never in use is none.
         """
         self._check_writing()
-        name = self._current_name()
-        complete = {g.name: g for g in self.generations() if g.state == "complete"}
-        parent = complete[name].parent if name in complete else None
-        others = sorted(complete.keys() - {name})
-        if not others:
-            raise LibraryError(f"the library at {self.folder} keeps no other generation to go back to")
-        target = complete[parent if parent in others else others[-1]]
-        self._set_current(target.name)
-        return target
+        return self._generations.rollback()
 
     def work(self, key: str) -> Path:
         """The folder for checkpoints of the job `key`, made if need be; `drop_work` removes it when it is done."""
@@ -305,35 +249,9 @@ class Library:
         self._check_writing()
         shutil.rmtree(self.folder / "work" / key, ignore_errors=True)
 
-    # ---- files
-
     def _check_writing(self) -> None:
         if not self._writing:
             raise RuntimeError("only inside `with library.writing():`")
-
-    def _names(self) -> list[str]:
-        try:
-            return sorted(name for name in os.listdir(self._generations) if _NAME.fullmatch(name))
-        except FileNotFoundError:
-            return []
-
-    def _current_name(self) -> str | None:
-        try:
-            name = (self.folder / "current").read_text(encoding="ascii", errors="replace").strip()
-        except FileNotFoundError:
-            return None
-        if not _NAME.fullmatch(name):
-            raise DamagedError(f"{self.folder / 'current'} names no generation", "`hashcli library repair`")
-        return name
-
-    def _set_current(self, name: str) -> None:
-        replace_file(self.folder / "current", f"{name}\n".encode("ascii"))
-
-    def _prune(self, *keep: str | None) -> None:
-        for name in set(self._names()).difference(keep):
-            doomed = self._generations / f".new-{name}"  # a name that the next writer clears if this one is killed
-            os.rename(self._generations / name, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _locked(lock: int, folder: Path) -> LockedError:

@@ -14,6 +14,7 @@ import pytest
 from hashcli.durable import disk_usage, replace_file
 from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError, NewerFormatError, NoLibraryError
 from hashcli.library import Building, Library, default_location
+from hashcli.progress import Silent
 
 
 @pytest.fixture
@@ -142,12 +143,19 @@ def test_a_staged_generation_waits_beside_the_current_one(library: Library) -> N
     assert library.require().name == newer and library.staged() is None
 
 
-def test_publishing_keeps_the_staged_generation(library: Library) -> None:
+def test_a_newer_hasher_drops_the_staged_one_and_says_so(library: Library) -> None:
+    said: list[str] = []
+
+    class Listening(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
     first = published(library)
     staged = published(library, "staged")
-    third = published(library)
-    assert names(library) == [first, staged, third]
-    assert published(library) not in (first, staged) and first not in names(library) and staged in names(library)
+    with library.writing(), library.new_generation() as building:
+        newer = library.publish(building, "complete", Listening()).name
+    assert names(library) == [first, newer] and library.staged() is None
+    assert len(said) == 1 and staged in said[0]
 
 
 def test_a_library_with_only_a_staged_hasher_says_how_to_complete_it(library: Library) -> None:
@@ -157,11 +165,36 @@ def test_a_library_with_only_a_staged_hasher_says_how_to_complete_it(library: Li
     assert "hashcli index" in str(caught.value.hint)
 
 
-def test_killed_between_switch_and_record_the_completed_generation_is_in_use(library: Library) -> None:
-    published(library)
+def test_killed_between_switch_and_record_the_completed_generation_is_in_use_for_good(library: Library) -> None:
+    first = published(library)
     staged = published(library, "staged")
     replace_file(library.folder / "current", f"{staged}\n".encode())
     assert library.require().name == staged and library.staged() is None
+    with library.writing():
+        assert library.require().state == "complete"
+        assert library.rollback().name == first
+    assert library.staged() is None, "the next index must not undo the rollback"
+    with library.writing():
+        assert library.rollback().name == staged
+
+
+def test_killed_between_rename_and_switch_the_generation_was_never_in_use(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    first = published(library)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("hashcli.generations.replace_file", die)
+        published(library)
+    assert library.require().name == first and len(names(library)) == 2
+    with library.writing(), pytest.raises(LibraryError, match="no other generation"):
+        library.rollback()
+    staged = library.staged()
+    assert staged is not None, "the next index takes it into use"
+    newest = published(library)
+    assert names(library) == [first, newest], "unless something newer comes"
 
 
 def test_a_failed_build_leaves_nothing(library: Library) -> None:
@@ -195,7 +228,7 @@ def test_a_reader_keeps_a_generation_that_is_pruned_meanwhile(library: Library) 
 def test_a_reader_that_meets_a_publish_looks_again(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     published(library)
     opened = Library.open(library.folder)
-    honest = opened._current_name
+    honest = opened._generations.current_name
     asked: list[str] = []
 
     def slow() -> str | None:
@@ -206,7 +239,7 @@ def test_a_reader_that_meets_a_publish_looks_again(library: Library, monkeypatch
         asked.append(name or "")
         return name
 
-    monkeypatch.setattr(opened, "_current_name", slow)
+    monkeypatch.setattr(opened._generations, "current_name", slow)
     assert opened.require().name == "g000003" and asked == ["g000001", "g000003"]
 
 
