@@ -156,7 +156,7 @@ class _Filling:
             for block in blocks(source.scan()):
                 yield [record for _, record in block if roots.slot_of(old_roots.full(record)) is None]
 
-        n_missing = sum(int((self._rows(block) < 0).sum()) for block in waiting())
+        n_missing = sum(int((self._rows(block, check=True) < 0).sum()) for block in waiting())
         if n_missing:
             self._progress.say(
                 f"{n_missing} photos of the library are read again: {self._backbone.spec.name} has not seen them yet"
@@ -169,9 +169,12 @@ class _Filling:
                 n_carried += len(records)
         return n_carried
 
-    def _rows(self, records: Sequence[Record]) -> NDArray[np.int64]:
+    def _rows(self, records: Sequence[Record], check: bool = False) -> NDArray[np.int64]:
+        digests = [record.digest for record in records]
         with self._library.features(self._backbone.spec) as cache:
-            return cache.rows([record.digest for record in records])
+            if check and (n := cache.drop_damaged(digests)):
+                self._progress.say(f"{n} cached features are damaged; their photos are read again")
+            return cache.rows(digests)
 
     def _with_rows(self, records: Sequence[Record], roots: Roots, progress: Progress) -> tuple[list[Record], list[int]]:
         """The records with their feature rows, those without a feature after reading their files again."""

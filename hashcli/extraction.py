@@ -81,13 +81,16 @@ def extract(
 
     Photos whose stat is known are not opened, contents that are known are not decoded, and the same contents
     are encoded once. Every BATCH photos are committed: a run that is interrupted goes on where it was. A photo
-    that fails is reported each time, and decoded again only when its contents or the decoder change.
+    that fails is reported each time, and decoded again only when its contents or the decoder change. A cached
+    feature that is damaged is dropped and made again: the rows of the result were all read and found whole.
     Raises MachineError when decoders or backbone cannot be started, and the caches' errors.
     """
-    spec = backbone.spec
+    spec, talk = backbone.spec, progress or Silent()
     with library.identity() as identity, library.features(spec) as cache:
         run = _Run(files, identity, cache, _rule(spec), functools.partial(open_session, backbone))
-        with (progress or Silent()).task("reading photos", len(files)) as task:
+        if run.n_damaged:
+            talk.say(f"{run.n_damaged} cached features are damaged; their photos are read again")
+        with talk.task("reading photos", len(files)) as task:
             task.advance(len(files) - len(run.todo))
             todo = [files[i] for i in run.todo]
             with closing(decode_all(todo, spec.size, spec.fit, workers, known=run.is_known)) as decoded:
@@ -100,7 +103,11 @@ def extract(
 
 def _rule(spec: Spec) -> str:
     """Under which conditions a photo that failed may be taken to fail again."""
-    return f"{DECODE_RULE}; {spec.size} {spec.fit}; Pillow {metadata.version('pillow')}"
+    try:
+        heif = metadata.version("pillow-heif")
+    except metadata.PackageNotFoundError:
+        heif = "none"
+    return f"{DECODE_RULE}; {spec.size} {spec.fit}; Pillow {metadata.version('pillow')}; pillow-heif {heif}"
 
 
 class _Run:
@@ -118,6 +125,7 @@ class _Run:
         self._session = functools.cache(open_session)  # opened when there is something to encode
         self._started = time.time_ns()
         self._digests = identity.get(files)
+        self.n_damaged = 0  # cached features that had to be dropped
         self._seen = set(self._settled([digest for digest in self._digests if digest is not None]))
         self._lock = threading.Lock()
         self.todo = [i for i, digest in enumerate(self._digests) if digest not in self._seen]
@@ -129,6 +137,7 @@ class _Run:
 
     def _settled(self, digests: Sequence[bytes]) -> list[bytes]:
         """Those of the contents whose feature or failure is known."""
+        self.n_damaged += self._cache.drop_damaged(digests)
         rows, reasons = self._cache.rows(digests), self._identity.failures(digests, self._rule)
         return [digest for digest, row, reason in zip(digests, rows, reasons, strict=True) if row >= 0 or reason]
 

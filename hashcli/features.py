@@ -130,7 +130,7 @@ class FeatureCache:
         """The features (n, dim) in these rows. Raises DamagedRows where one is not what was written."""
         features, damaged = self._take(rows)
         if damaged:
-            names = [digest.hex() for digest in self._digests(damaged[:3])]
+            names = [digest.hex() for digest in self.digests(damaged[:3])]
             raise DamagedRows(
                 f"{self.folder}: {len(damaged)} cached features are damaged, of photos {', '.join(names)}...", damaged
             )
@@ -149,15 +149,32 @@ class FeatureCache:
                 features[place] = np.frombuffer(record, "<f2", offset=24)
         return features, damaged
 
+    def drop_damaged(self, digests: Sequence[bytes]) -> int:
+        """Read the features of these contents, and forget those that are damaged; how many that were."""
+        rows = self.rows(digests)
+        damaged = self._damaged(np.unique(rows[rows >= 0]))
+        if damaged:
+            self.forget(damaged)
+        return len(damaged)
+
     def forget(self, rows: Sequence[int]) -> None:
         """Drop these rows: their photos count as never seen, and are encoded again when they come."""
-        digests = self._digests(rows)
+        digests = self.digests(rows)
         self._env.write(lambda transaction: [transaction.delete(digest) for digest in digests])
+
+    def digests(self, rows: Sequence[int]) -> list[bytes]:
+        """The digests whose features the index expects in these rows."""
+        wanted = set(rows)
+        with self._env.reading() as transaction:
+            return [digest for digest, row in _indexed(transaction) if row in wanted]
 
     def verify(self) -> list[int]:
         """Read every row that the index knows; those that are damaged."""
         with self._env.reading() as transaction:
             rows = np.sort(np.array([row for _, row in _indexed(transaction)], np.int64))
+        return self._damaged(rows)
+
+    def _damaged(self, rows: NDArray[np.int64]) -> list[int]:
         parts = [rows[start : start + SHARD_ROWS] for start in range(0, len(rows), SHARD_ROWS)]
         return [row for part in parts for row in self._take(part)[1]]
 
@@ -178,12 +195,6 @@ class FeatureCache:
         path = self._shard(shard)
         n = path.stat().st_size // self._dtype.itemsize if path.exists() else 0
         return np.memmap(path, self._dtype, "r", shape=(n,)) if n else np.zeros(0, self._dtype)
-
-    def _digests(self, rows: Sequence[int]) -> list[bytes]:
-        """The digests whose features the index expects in these rows."""
-        wanted = set(rows)
-        with self._env.reading() as transaction:
-            return [digest for digest, row in _indexed(transaction) if row in wanted]
 
 
 def _indexed(transaction: lmdb.Transaction) -> Iterator[tuple[bytes, int]]:

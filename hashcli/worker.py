@@ -38,8 +38,8 @@ class Worker:
     def ask(self, path: bytes, n_pixels: int, wanted: Callable[[bytes], bool]) -> tuple[bytes | None, bytearray | str]:
         """Digest and pixels of one photo, or the reason why there are none.
 
-        The pixels are empty when the digest was not `wanted`. The digest is None when the file could not be read, or
-        when the system killed the process: that may go better another time.
+        The pixels are empty when the digest was not `wanted`. The digest is None when the file could not be read,
+        took too long, or when the system killed the process: that may go better another time.
         Raises MachineError when no process can be started.
         """
         process = self._running()
@@ -144,7 +144,7 @@ class Worker:
         except subprocess.TimeoutExpired:  # stuck in the kernel, where no signal reaches it
             code = -signal.SIGALRM
         if code == -signal.SIGALRM:
-            return takes_too_long(self._timeout), True
+            return takes_too_long(self._timeout), False  # the machine may have been busy
         if code == -signal.SIGKILL:
             return "needs more memory than there is: the system killed the decoder", False
         return f"crashes the decoder ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})", True

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hashcli import extraction, identity, photos
+from hashcli import decoding, extraction, identity, photos
 from hashcli.extraction import extract
 from hashcli.features import FeatureCache
 from hashcli.identity import IdentityCache
@@ -256,6 +258,68 @@ def test_forgotten_features_are_made_again(folder, library):
 
     assert found.n_encoded == 1
     assert (kept(library, found.rows)[0] == kept(library, first.rows)[0]).all()
+
+
+def test_damaged_features_are_told_and_made_again(folder, library):
+    add(folder, "a.png", "b.png", "c.png")
+    first = run(folder, library, Session())
+    whole = kept(library, first.rows)
+    with library.features(FakeSpec()) as cache:
+        (shard,) = cache.folder.glob("shard-*")
+    data = bytearray(shard.read_bytes())
+    data[30] ^= 1
+    shard.write_bytes(data)
+    shutil.copy(folder / "a.png", folder / "twin.png")  # known by its contents alone
+    said: list[str] = []
+    progress = Silent()
+    progress.say = said.append
+
+    found = run(folder, library, Session(), progress=progress)
+
+    assert said == ["1 cached features are damaged; their photos are read again"]
+    assert found.n_encoded == 1
+    assert (kept(library, found.rows) == whole[[0, 1, 2, 0]]).all()
+
+
+def test_a_damaged_feature_of_a_renamed_photo_is_made_again(folder, library):
+    add(folder, "a.png")
+    whole = kept(library, run(folder, library, Session()).rows)
+    with library.features(FakeSpec()) as cache:
+        os.truncate(next(cache.folder.glob("shard-*")), 30)
+    os.rename(folder / "a.png", folder / "b.png")
+
+    found = run(folder, library, Session())
+
+    assert (kept(library, found.rows) == whole).all()
+
+
+def test_photos_that_failed_for_want_of_pillow_heif_are_tried_again_when_it_is_there(folder, library, monkeypatch):
+    versions = {"pillow": "13"}
+
+    def version(name):
+        if name not in versions:
+            raise metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(extraction.metadata, "version", version)
+    (folder / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    assert len(run(folder, library, Session()).failures) == 1
+    assert run(folder, library, Session()).n_read == 0
+    versions["pillow-heif"] = "1.0"
+    assert run(folder, library, Session()).n_read == 1
+
+
+def test_a_photo_that_took_too_long_is_reported_and_tried_again(folder, library, monkeypatch):
+    add(folder, "a.png", "b.png")
+    slow = functools.partial(decoding.decode_all, timeout=1e-6)
+    with monkeypatch.context() as patch:
+        patch.setattr(extraction, "decode_all", slow)
+        first = run(folder, library, Session())
+    assert [failure.reason for failure in first.failures] == ["takes longer than 1e-06 s to decode"] * 2
+
+    found = run(folder, library, Session())
+
+    assert (found.n_read, found.failures) == (2, [])
 
 
 def test_progress_counts_every_photo_once(folder, library):

@@ -118,6 +118,15 @@ def test_forgotten_rows_can_be_made_again(cache, tmp_path):
     assert rows[3] == 3
 
 
+def test_damaged_rows_of_given_contents_are_dropped_and_no_others(cache, tmp_path):
+    put(cache, *range(20))
+    for number in (0, 2):
+        os.truncate(tmp_path / "f" / f"shard-{number:05d}.bin", 50)
+    assert cache.drop_damaged(digests(9, 3, 3, 4, 77)) == 2
+    assert cache.rows(digests(3, 4, 5, 9)).tolist() == [-1, -1, 5, 9]
+    assert cache.drop_damaged(digests(3, 4, 9)) == 0
+
+
 @pytest.mark.parametrize("left", [0, 50])
 def test_cut_off_and_missing_shards_are_damage_not_a_crash(cache, tmp_path, left):
     rows = put(cache, *range(10))
