@@ -227,8 +227,8 @@ def fill(
 ) -> tuple[Flow, Floats]:
     """The least mass in each connected component that reaches the `share` of its target nodes; the flow and the mass.
 
-    Bisects the load of all components at once, up to `most` of their capacity; each solution starts from the
-    one below it.
+    Bisects the load of all components at once, up to `most` of their capacity and to `most` / 2^rounds; each
+    solution starts from the one below it.
     """
     part = graph.components()
     load = _component_load(graph, mass, capacity)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli.method import GradientMethod, GradientSettings, Run, Task
+from hashcli.method import Run, Task
 from hashcli.settings import Param
+from hashcli.supervised import LabelCodeMethod, LabelCodeSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from hashcli.data import Bank, Batch, TrainingData
+    from hashcli.data import Bank, Batch, DomainBatch, TrainingData
     from hashcli.graphs import Graph, Pairs
 
 Floats = NDArray[np.float64]
@@ -23,19 +24,8 @@ Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Settings(GradientSettings):
+class Settings(LabelCodeSettings):
     """Every part of the method is a switch; weights of 0 turn a part off."""
-
-    hidden: Annotated[int, Param("width of the hidden layer", ge=1, le=65536)] = 512
-    dropout: Annotated[float, Param("share of hidden units dropped in training", ge=0, le=0.95)] = 0.0
-    label_codes: Annotated[str, Param("codes of the classes", choices=("learned", "hadamard"))] = "hadamard"
-    scale: Annotated[float, Param("scale of the class logits", ge=0.01, le=1000)] = 8.0
-    margin: Annotated[float, Param("taken off the true class's logit, in units of scale", ge=0, le=1)] = 0.0
-    separation: Annotated[float, Param("weight that keeps label codes apart", ge=0)] = 0.1
-    quantization: Annotated[float, Param("weight of the pull towards -1 and +1", ge=0)] = 0.01
-    centering: Annotated[str, Param("mean taken off the features", choices=("none", "pooled", "per_domain"))] = (
-        "per_domain"
-    )
 
     warmup: Annotated[int, Param("epochs on the source alone, before targets take part", ge=0)] = 1
     neighbors: Annotated[int, Param("k of the mutual neighbors, across and inside the target", ge=1)] = 10
@@ -78,7 +68,7 @@ class Settings(GradientSettings):
 
 @dataclass(frozen=True)
 class Mixture:
-    """Mixed features (p, d) or the rows to mix, and their label probabilities."""
+    """Pairs to mix, on the training device: rows in each domain (p,), and the share of the source (p,)."""
 
     source: Tensor
     target: Tensor
@@ -87,7 +77,12 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Stage:
-    """What one epoch trains on: label probabilities of all targets, which are reliable, and pairs to mix."""
+    """What one epoch trains on beside the source.
+
+    labels    (n_t, n_classes) label probabilities of all targets
+    selected  (n_t,) which targets are reliable
+    pairs     what to mix; pixels: features and label probabilities of mixed photos
+    """
 
     labels: Tensor
     selected: Tensor
@@ -96,7 +91,7 @@ class Stage:
     bank: Bank
 
 
-class COUPLE(GradientMethod):
+class COUPLE(LabelCodeMethod):
     """Flow diffusion selects reliable targets, progressive mixup carries them on (Eqs. 1-25)."""
 
     summary = "adapts to an unlabelled target: flow diffusion and progressive mixup"
@@ -115,38 +110,21 @@ class COUPLE(GradientMethod):
     def wants_pixels(self) -> bool:
         return self.settings.pixel_mixup != "off"
 
-    def build_head(self) -> nn.Module:
-        from hashcli.losses import hash_head
-
-        return hash_head(self.task.feature_dim, self.settings.hidden, self.task.n_bits, self.settings.dropout)
-
-    def build_helpers(self) -> nn.ModuleDict:
-        from torch import nn
-
-        from hashcli.losses import LabelCodes
-
-        self._codes = LabelCodes(self.task.n_classes, self.task.n_bits, self.settings.label_codes)
-        return nn.ModuleDict({"codes": self._codes})
-
     def prepare(self, data: TrainingData, run: Run) -> None:
         from hashcli import graphs
 
-        self._data = data
+        self._data, self._device = data, run.device
         assert data.source is not None and data.target is not None
         x = graphs.unit_rows(np.concatenate([data.source.features, data.target.features]))
         self._whitening = graphs.whitening(x, self.settings.whitening) if self.settings.whitening else None
 
     def begin_epoch(self, epoch: int, bank: Bank, run: Run) -> None:
-        s = self.settings
-        self._stage = None
-        if epoch < s.warmup:
-            return
-        self._stage = self._new_stage(epoch, bank, run)
+        self._stage = self._new_stage(epoch, bank, run) if epoch >= self.settings.warmup else None
 
     def _new_stage(self, epoch: int, bank: Bank, run: Run) -> Stage:
         import torch
 
-        from hashcli import graphs, losses
+        from hashcli import graphs
 
         s = self.settings
         assert bank.source_features is not None and bank.target_features is not None
@@ -155,7 +133,7 @@ class COUPLE(GradientMethod):
         target_relaxed = bank.target_relaxed
         if self._teacher is not None:
             target_relaxed = self._teacher(bank.target_features)
-        guess = torch.softmax(losses.code_logits(target_relaxed, self._codes(), s.scale), 1).cpu().double().numpy()
+        guess = self.logits(target_relaxed).softmax(1).cpu().double().numpy()
         labels = bank.source_labels.cpu().numpy()
         graph = graphs.mutual_neighbor_graph(
             self._joined(bank.source_features, bank.source_relaxed),
@@ -166,7 +144,7 @@ class COUPLE(GradientMethod):
             sharpness=s.sharpness,
         )
         believed, covered = self._pseudo_labels(graph, labels, guess)
-        believed = believed**s.certainty
+        believed = (believed / believed.max(axis=1, keepdims=True)) ** s.certainty
         believed /= believed.sum(axis=1, keepdims=True)
         score, counts = self._score(graph, believed, guess)
         selected = select(score, s.alpha, believed.argmax(1) if s.quota else None)
@@ -282,60 +260,53 @@ class COUPLE(GradientMethod):
         return mix(F.one_hot(labels[source], q.shape[1]).to(q.dtype), q[target], share)
 
     def loss(self, head: nn.Module, helpers: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
-        import torch
-        from torch.nn import functional as F
+        assert batch.source is not None and batch.source.labels is not None and batch.target is not None
+        self._follow(head)
+        relaxed = head(batch.source.features)
+        terms = self.source_terms(relaxed, batch.source.labels)
+        if self._stage is not None:
+            terms |= self._target_terms(head, self._stage, batch.target, relaxed, batch.source.labels)
+            terms |= self._mixup_terms(head, self._stage, len(relaxed))
+        return terms
 
+    def _target_terms(
+        self, head: nn.Module, stage: Stage, batch: DomainBatch, source_relaxed: Tensor, source_labels: Tensor
+    ) -> dict[str, Tensor]:
+        """The selected targets of the batch: cross-entropy to pseudo-labels, contrast with the source (Eq. 16)."""
         from hashcli import losses
 
         s = self.settings
-        assert batch.source is not None and batch.source.labels is not None and batch.target is not None
-        self._follow(head)
-        codes = helpers["codes"]()
-        relaxed = head(batch.source.features)
-        logits = losses.code_logits(relaxed, codes, s.scale)
-        terms = {
-            "source": F.cross_entropy(
-                losses.margin_logits(logits, batch.source.labels, s.margin * s.scale), batch.source.labels
-            ),
-            "separation": s.separation * losses.separation(codes),
-            "quantization": s.quantization * losses.quantization(relaxed),
-        }
-        stage = self._stage
-        if stage is None:
-            return terms
-        if s.target_weight or s.consistency:
-            rows = batch.target.rows[stage.selected[batch.target.rows]]
-            t_relaxed = head(batch.target.features[stage.selected[batch.target.rows]])
-            q = stage.labels[rows]
-            ones = torch.ones_like(q[:, 0])
-            t_logits = losses.code_logits(t_relaxed, codes, s.scale)
-            terms["target"] = s.target_weight * losses.soft_cross_entropy(t_logits, q, ones)
-            if s.consistency:
-                terms["consistency"] = s.consistency * losses.consistency(
-                    t_relaxed, q.argmax(1), relaxed, batch.source.labels, s.temperature
-                )
-        if s.manifold_mixup and len(stage.pairs.share):
-            terms["manifold"] = s.manifold_mixup * self._manifold(head, codes, stage, len(relaxed))
-        if stage.pixels is not None and s.pixel_weight:
-            features, targets = stage.pixels
-            rows = torch.randint(len(features), (min(len(relaxed), len(features)),)).to(features.device)
-            mixed = losses.code_logits(head(features[rows]), codes, s.scale)
-            terms["pixel"] = s.pixel_weight * losses.soft_cross_entropy(mixed, targets[rows])
+        chosen = stage.selected[batch.rows]
+        if not (s.target_weight or s.consistency) or not chosen.any():
+            return {}
+        relaxed, labels = head(batch.features[chosen]), stage.labels[batch.rows[chosen]]
+        terms = {"target": s.target_weight * losses.soft_cross_entropy(self.logits(relaxed), labels)}
+        if s.consistency:
+            contrast = losses.consistency(relaxed, labels.argmax(1), source_relaxed, source_labels, s.temperature)
+            terms["consistency"] = s.consistency * contrast
         return terms
 
-    def _manifold(self, head: nn.Module, codes: Tensor, stage: Stage, n: int) -> Tensor:
-        """Cross-entropy of mixed features to mixed labels (Eqs. 23, 24)."""
+    def _mixup_terms(self, head: nn.Module, stage: Stage, n: int) -> dict[str, Tensor]:
+        """Cross-entropy of n mixed features (Eqs. 23, 24) and of n mixed photos (Eq. 22) to mixed labels."""
         import torch
 
         from hashcli import losses
 
-        bank, pairs = stage.bank, stage.pairs
+        s, bank, pairs = self.settings, stage.bank, stage.pairs
         assert bank.source_features is not None and bank.target_features is not None and bank.source_labels is not None
-        rows = torch.randint(len(pairs.share), (n,)).to(pairs.share.device)
-        source, target, share = pairs.source[rows], pairs.target[rows], pairs.share[rows]
-        mixed = losses.mix(bank.source_features[source], bank.target_features[target], share)
-        targets = self._mixed_labels(source, target, share, stage.labels, bank.source_labels)
-        return losses.soft_cross_entropy(losses.code_logits(head(mixed), codes, self.settings.scale), targets)
+        terms = {}
+        if s.manifold_mixup and len(pairs.share):
+            rows = torch.randint(len(pairs.share), (n,)).to(pairs.share.device)
+            source, target, share = pairs.source[rows], pairs.target[rows], pairs.share[rows]
+            mixed = losses.mix(bank.source_features[source], bank.target_features[target], share)
+            labels = self._mixed_labels(source, target, share, stage.labels, bank.source_labels)
+            terms["manifold"] = s.manifold_mixup * losses.soft_cross_entropy(self.logits(head(mixed)), labels)
+        if s.pixel_weight and stage.pixels is not None:
+            features, labels = stage.pixels
+            rows = torch.randint(len(features), (min(n, len(features)),)).to(features.device)
+            logits = self.logits(head(features[rows]))
+            terms["pixel"] = s.pixel_weight * losses.soft_cross_entropy(logits, labels[rows])
+        return terms
 
     def _follow(self, head: nn.Module) -> None:
         """Move the mean teacher towards the head."""
@@ -355,7 +326,7 @@ class COUPLE(GradientMethod):
 
     def restore(self, state: dict[str, Tensor]) -> None:
         if state:
-            self._teacher = self.build_head().eval()
+            self._teacher = self.build_head().to(self._device).eval()
             self._teacher.load_state_dict(state)
 
 
