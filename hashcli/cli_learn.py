@@ -23,6 +23,7 @@ def adapt(
     backbone: opt.Backbone = None,
     settings: opt.Settings = None,
     labels: opt.Labels = None,
+    captions_file: opt.CaptionsFile = None,
     device: opt.Device = "auto",
     seed: opt.Seed = 0,
     include: opt.Include = None,
@@ -53,6 +54,7 @@ def adapt(
         device=device,
         seed=seed,
         labels=labels,
+        captions=captions_file,
         workers=workers,
         no_index=no_index,
         replace=replace,
@@ -73,6 +75,7 @@ def train(
     backbone: opt.Backbone = None,
     settings: opt.Settings = None,
     labels: opt.Labels = None,
+    captions_file: opt.CaptionsFile = None,
     device: opt.Device = "auto",
     seed: opt.Seed = 0,
     include: opt.Include = None,
@@ -86,19 +89,23 @@ def train(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Learn from one collection, and index it."""
+    """Learn from one collection, and index it.
+
+    Captions let words find photos: a text file beside each photo (photo.jpg.txt), a table, or keywords inside.
+    """
     from hashcli import backbones, training
     from hashcli.collection import WalkOptions
 
     output.check_report(report)
     options = training.TrainOptions(
-        method=method or ("source-only" if labels else "dsah"),
+        method=method or "",
         n_bits=bits,
         backbone=backbone or backbones.DEFAULT,
         settings=tuple(settings or ()),
         device=device,
         seed=seed,
         labels=labels,
+        captions=captions_file,
         workers=workers,
         no_index=no_index,
         replace=replace,

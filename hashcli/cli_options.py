@@ -88,7 +88,8 @@ OptionalMethod = Annotated[
         "--method",
         "-m",
         metavar="NAME",
-        help="How to learn the codes. Default: dsah; source-only with --labels.",
+        help="How to learn the codes. Default: dcgh for photos with classes and captions; else source-only with "
+        "--labels, and dsah without.",
         autocompletion=complete_method,
     ),
 ]
@@ -135,6 +136,15 @@ Labels = Annotated[
         metavar="FILE.csv",
         help="Labels from a table with the header `path,labels` (paths relative to it, `;` between labels), "
         "instead of from subfolders.",
+    ),
+]
+CaptionsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--captions-file",
+        metavar="FILE.csv",
+        help="Captions from a table with the header `path,caption` (paths relative to it), for methods that learn "
+        "from words.",
     ),
 ]
 Workers = Annotated[

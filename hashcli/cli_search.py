@@ -16,7 +16,10 @@ from hashcli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from hashcli.library import Library
+    from hashcli.ranking import Match
     from hashcli.search import QueryResult
+    from hashcli.talk import Talk
 
 
 def index(
@@ -76,6 +79,9 @@ def query(
         list[str] | None,
         typer.Argument(metavar="PHOTO|-", help="Photos to look for; `-` reads their paths from stdin, one a line."),
     ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="WORDS", help="Look for what these words describe, not for a photo.")
+    ] = None,
     top: Annotated[int, typer.Option("--top", "-k", min=1, metavar="N", help="How many photos to show.")] = 10,
     radius: Annotated[
         int | None, typer.Option("--radius", "-r", min=0, metavar="N", help="Only photos within this Hamming distance.")
@@ -99,7 +105,7 @@ def query(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Show the indexed photos that are most like PHOTO.
+    """Show the indexed photos that are most like PHOTO, or that words describe.
 
     Order: Hamming distance, then similarity, then path. Exit code 1 when nothing is found.
     """
@@ -111,9 +117,17 @@ def query(
     words = photos or []
     if null and form not in (None, "paths") and "-" not in words:
         raise UsageError(f"--null goes with --format paths, not {form}", "leave out one of the two")
-    if not words:
+    if text is not None and words:
+        raise UsageError("--text looks for words and PHOTO for a photo", "leave out one of the two")
+    if not words and text is None:
         raise UsageError("no photo to look for was given", "hashcli query PHOTO, or paths on stdin: hashcli query -")
     talk = output.talk(quiet, verbose)
+    if text is not None:
+        matches = _described(text, output.opened(library), top, radius, rerank, talk)
+        show_results(
+            [search.QueryResult(os.fsencode(text), matches)], form or ("paths" if null else None), header, null
+        )
+        return
     results = search.nearest(
         output.opened(library),
         list(_paths(words, null)),
@@ -132,6 +146,25 @@ def query(
     if not any(result.matches for result in results):
         talk.say("nothing found")
         raise typer.Exit(1)
+
+
+def _described(text: str, library: Library, top: int, radius: int | None, rerank: int, talk: Talk) -> list[Match]:
+    """The photos that words describe. Raises typer.Exit with code 1 when there are none, having said why."""
+    from hashcli.photos import escape
+    from hashcli.text_search import nearest_to_text
+
+    result = nearest_to_text(library, text, top=top, radius=radius, rerank=rerank, progress=talk)
+    for word, near in result.unknown.items():
+        suggestion = f"; known are {', '.join(near)}" if near else ""
+        talk.say(f"{escape(os.fsencode(word))}: no caption that was learned from has this word{suggestion}")
+    if not result.understood:
+        known = f"; frequent words are {', '.join(result.frequent)}" if result.frequent else ""
+        talk.say(f"no word of the query is known, so nothing was found{known}")
+    elif not result.matches:
+        talk.say("nothing found")
+    if not result.matches:
+        raise typer.Exit(1)
+    return result.matches
 
 
 def show_results(results: Sequence[QueryResult], form: str | None, header: bool, null: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hashcli.errors import UsageError
@@ -25,12 +25,16 @@ class WalkOptions:
 
 @dataclass(frozen=True)
 class Collection:
-    """Photos of one folder in path order; labels[i] belongs to files[i], () where a photo has none."""
+    """Photos of one folder in path order; labels[i] belongs to files[i], () where a photo has none.
+
+    captions (`captions.with_captions`) likewise, "" where there is none; empty where nobody looked for them.
+    """
 
     root: bytes
     files: list[PhotoFile]
     problems: list[Problem]
     labels: list[Labels] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
 
     @property
     def classes(self) -> list[str]:
@@ -94,11 +98,14 @@ def collect(folder: Path, option: str, options: WalkOptions) -> Collection:
 
 def labeled_by_folder(collection: Collection) -> Collection:
     """Class = first-level subfolder; photos right in the folder have none."""
-    labels: list[Labels] = []
-    for file in collection.files:
-        top, slash, _ = file.path.partition(b"/")
-        labels.append((escape(top),) if slash else ())
-    return Collection(collection.root, collection.files, collection.problems, labels)
+    tops = [folder_label(file.path) for file in collection.files]
+    return replace(collection, labels=[(top,) if top else () for top in tops])
+
+
+def folder_label(path: bytes) -> str | None:
+    """The class of a photo at `path`, relative to its collection: the first-level subfolder, None outside of any."""
+    top, slash, _ = path.partition(b"/")
+    return escape(top) if slash else None
 
 
 def labeled_by_csv(collection: Collection, table: Path) -> Collection:
@@ -106,37 +113,53 @@ def labeled_by_csv(collection: Collection, table: Path) -> Collection:
 
     Raises UsageError that names the line for a bad header, an unknown path or when no photo gets a label.
     """
-    by_path = _read_labels(table)
-    labels = [by_path.pop(os.path.realpath(file.full), ()) for file in collection.files]
-    if not any(labels):
-        raise UsageError(
-            f"--labels: no path in {_shown(table)} is a photo of {escape(collection.root)}",
-            "paths in the table are relative to the table's own folder",
-        )
-    return Collection(collection.root, collection.files, collection.problems, labels)
+    cells = read_column(collection, table, "labels", "--labels")
+    return replace(collection, labels=[_split(cell) for cell in cells])
 
 
-def _read_labels(table: Path) -> dict[bytes, Labels]:
+def read_column(collection: Collection, table: Path, column: str, option: str) -> list[str]:
+    """The cell of each photo in a CSV with the header `path,COLUMN` (paths relative to the CSV); "" where it has none.
+
+    Raises UsageError that names `option` and the line for a bad header or row, or when no photo gets a cell.
+    """
+    by_path = _read_table(table, column, option)
+    cells = [by_path.pop(os.path.realpath(file.full), "") for file in collection.files]
+    if not any(cells):
+        raise _fits_nothing(option, table, escape(collection.root))
+    return cells
+
+
+def _split(cell: str) -> Labels:
+    words = dict.fromkeys(word.strip() for word in cell.split(";"))
+    return tuple(word for word in words if word)
+
+
+def _fits_nothing(option: str, table: Path, where: str) -> UsageError:
+    return UsageError(
+        f"{option}: no path in {_shown(table)} is a photo of {where}",
+        "paths in the table are relative to the table's own folder",
+    )
+
+
+def _read_table(table: Path, column: str, option: str) -> dict[bytes, str]:
     if not table.is_file():
-        raise UsageError(f"--labels: there is no file {_shown(table)}")
+        raise UsageError(f"{option}: there is no file {_shown(table)}")
     base = os.path.realpath(os.fsencode(table.parent))
-    found: dict[bytes, Labels] = {}
+    found: dict[bytes, str] = {}
     try:
         with open(table, newline="", encoding="utf-8-sig", errors="surrogateescape") as text:
             rows = csv.reader(text)
             header = next(rows, [])
-            if [cell.strip().lower() for cell in header] != ["path", "labels"]:
-                raise UsageError(f"--labels: the first line of {_shown(table)} must be `path,labels`")
+            if [cell.strip().lower() for cell in header] != ["path", column]:
+                raise UsageError(f"{option}: the first line of {_shown(table)} must be `path,{column}`")
             for row in rows:
                 if not row:
                     continue
                 if len(row) != 2:
-                    raise UsageError(f"--labels: line {rows.line_num} of {_shown(table)} has {len(row)} columns, not 2")
-                path = os.path.realpath(os.path.join(base, os.fsencode(row[0])))
-                words = dict.fromkeys(word.strip() for word in row[1].split(";"))
-                found[path] = tuple(word for word in words if word)
+                    raise UsageError(f"{option}: line {rows.line_num} of {_shown(table)} has {len(row)} columns, not 2")
+                found[os.path.realpath(os.path.join(base, os.fsencode(row[0])))] = row[1]
     except csv.Error as error:
-        raise UsageError(f"--labels: {_shown(table)} is no CSV file: {error}") from error
+        raise UsageError(f"{option}: {_shown(table)} is no CSV file: {error}") from error
     return found
 
 

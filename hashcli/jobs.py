@@ -66,6 +66,8 @@ class TrainingJob:
             said.update(domain.encode())
             for digest, labels in zip(part.digests, part.labels, strict=True):
                 said.update(digest + "\0".join(labels).encode("utf-8", "surrogateescape") + b"\0")
+            for caption in part.captions:
+                said.update(caption.encode("utf-8", "surrogateescape") + b"\0")
         return said.hexdigest()
 
     def fit(self, progress: Progress, device: str, checkpoint: Path) -> FittedHasher:
@@ -75,7 +77,8 @@ class TrainingJob:
         source = target = None
         if "src" in self.parts:
             labels = label_array(self.labeled.labels, self.classes, self.parts["src"].collection.multi_label)
-            source = Labeled(self.labeled.features, labels, partial(self._read, self.labeled))
+            captions = self.labeled.captions or None
+            source = Labeled(self.labeled.features, labels, partial(self._read, self.labeled), captions)
         if "tgt" in self.parts:
             target = Unlabeled(self.parts["tgt"].features, partial(self._read, self.parts["tgt"]))
         return fit_method(
@@ -96,6 +99,7 @@ class TrainingJob:
         """Export what was fitted and write the hasher's folder. Raises MachineError."""
         import torch
 
+        from hashcli.fitting import text_means
         from hashcli.hasher import Hasher
         from hashcli.network import export_head
 
@@ -103,6 +107,10 @@ class TrainingJob:
         with tempfile.TemporaryDirectory(prefix="hashcli-") as scratch:
             head = Path(scratch, "head.onnx")
             export_head(fitted.means, fitted.fitted.image, head, self.backbone.spec.dim, self.n_bits)
+            text_head, text_dim, vocabulary = None, None, fitted.fitted.vocabulary
+            if fitted.fitted.text is not None and vocabulary is not None:
+                text_head, text_dim = Path(scratch, "text.onnx"), len(vocabulary["words"])
+                export_head(text_means(text_dim), fitted.fitted.text, text_head, text_dim, self.n_bits)
             Hasher.write(
                 folder,
                 exported=self.backbone,
@@ -119,6 +127,9 @@ class TrainingJob:
                 package=plugin.package,
                 package_version=plugin.version,
                 device=device,
+                text_head_path=text_head,
+                text_dim=text_dim,
+                vocabulary=vocabulary,
             )
 
     def given(self, library: Library) -> Iterator[Given]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +30,7 @@ class Part:
     labels: list[Labels]
     features: NDArray[np.float16]
     failures: list[PhotoFailure]
+    captions: list[str] = field(default_factory=list)  # empty where nobody looked for them
 
     def __len__(self) -> int:
         return len(self.files)
@@ -43,6 +44,7 @@ class Part:
             [self.labels[i] for i in rows],
             self.features[np.asarray(rows, np.int64)],
             self.failures,
+            [self.captions[i] for i in rows] if self.captions else [],
         )
 
 
@@ -70,6 +72,7 @@ def read_part(
         [collection.labels[i] for i in good],
         features,
         failures,
+        [collection.captions[i] for i in good] if collection.captions else [],
     )
 
 

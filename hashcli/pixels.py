@@ -35,7 +35,7 @@ _MAX_PROFILE = 8 << 20
 _PROFILE_SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab "}
 
 # What Pillow's parsers were seen to raise on damaged files, beside its own errors.
-_PARSER_ERRORS = (
+PARSER_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -78,11 +78,10 @@ def decode_image(data: Data, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) 
 
     if fit not in ("squash", "crop"):
         raise ValueError(f"fit is squash or crop, got {fit!r}")
-    Image.MAX_IMAGE_PIXELS = None  # the cap below is ours, and not a warning
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = _open(data)
+            image = open_image(data)
             width, height = image.size
             if width * height > max_pixels:
                 raise PhotoError(f"has {width} x {height} pixels, more than {max_pixels / 1e6:g} million")
@@ -99,13 +98,15 @@ def decode_image(data: Data, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) 
             return _to_srgb(_on_white(image), profile)
         except MemoryError:
             raise PhotoError("needs too much memory to decode") from None
-        except _PARSER_ERRORS as error:
+        except PARSER_ERRORS as error:
             raise PhotoError(f"cannot be decoded: {error or type(error).__name__}") from error
 
 
-def _open(data: Data) -> Image.Image:
+def open_image(data: Data) -> Image.Image:
+    """The photo with its header read and no pixel yet. Raises PhotoError, and what Pillow's parsers raise."""
     from PIL import Image, UnidentifiedImageError
 
+    Image.MAX_IMAGE_PIXELS = None  # the cap on pixels is ours, and not a warning
     if not data:
         raise PhotoError("is empty")
     for formats in (_COMMON_FORMATS, _OTHER_FORMATS):  # the others cost the import of all Pillow's plugins
@@ -146,7 +147,7 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         # read after load(): the TIFF and HEIF plugins turn the picture themselves then, and drop the tag
         orientation = image.getexif().get(0x0112)
-    except _PARSER_ERRORS:  # corrupt Exif beside sound pixels
+    except PARSER_ERRORS:  # corrupt Exif beside sound pixels
         return image
     if not isinstance(orientation, int) or orientation not in turns:
         return image
@@ -216,5 +217,5 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
             return None
         target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
         return ImageCms.ImageCmsTransform(source, target, mode, "RGB")
-    except (ImageCms.PyCMSError, *_PARSER_ERRORS):
+    except (ImageCms.PyCMSError, *PARSER_ERRORS):
         return None

@@ -1,8 +1,7 @@
 """nearest(): the indexed photos that are most like the given ones.
 
-Order of results: Hamming distance; then, among the `rerank` nearest, cosine of the cached features, because
-learned codes collapse to few per class and ties are the rule; then path bytes. A photo that is indexed and has
-not changed is searched by its stored code, without opening it.
+Order of results: Hamming distance; then, among the `rerank` nearest, cosine of the cached features; then path bytes.
+A photo that is indexed and has not changed is searched by its stored code, without opening it.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli.features import DamagedRows
 from hashcli.photos import PhotoError, PhotoFile, stat_photo
 from hashcli.progress import Progress, Silent
+from hashcli.ranking import Match, cached_features, cosines_to, in_order
 from hashcli.records import DOMAINS, Domain, Record
 from hashcli.roots import Roots
 
@@ -32,27 +31,6 @@ if TYPE_CHECKING:
     from hashcli.library import Library
 
 QUERIES_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Match:
-    """One found photo.
-
-    rank        from 1 within its query
-    distance    Hamming distance of the codes, in bits
-    cosine      of the features; None beyond the `rerank` nearest and for photos whose feature is not cached
-    similarity  the cosine where there is one, else that of the codes as vectors of -1 and 1
-    path        absolute
-    """
-
-    query: bytes
-    rank: int
-    distance: int
-    similarity: float
-    cosine: float | None
-    path: bytes
-    label: str | None
-    domain: Domain
 
 
 @dataclass(frozen=True)
@@ -178,19 +156,10 @@ class _Looking:
         records = self._gallery.records(slots)
         paths = [self._roots.full(record) for record in records]
         others = [i for i, path in enumerate(paths) if include_self or path not in query.names]
-        cosines = dict(zip(others, self._cosines(query, [records[i] for i in others[:rerank]]), strict=False))
-
-        def order(i: int) -> tuple[int, bool, float, bytes]:
-            cosine = cosines.get(i)
-            return int(distances[i]), cosine is None, -(cosine or 0.0), paths[i]
-
-        matches = []
-        for rank, i in enumerate(sorted(others, key=order)[:top], 1):
-            distance, cosine = int(distances[i]), cosines.get(i)
-            similarity = 1 - 2 * distance / self._hasher.n_bits if cosine is None else cosine
-            label, domain = records[i].label, records[i].domain
-            matches.append(Match(query.path, rank, distance, similarity, cosine, paths[i], label, domain))
-        return matches
+        compared = others[:rerank]
+        cosines = dict(zip(compared, self._cosines(query, [records[i] for i in compared]), strict=True))
+        cosines |= dict.fromkeys(others[rerank:])
+        return in_order(query.path, records, paths, distances, cosines, n_bits=self._hasher.n_bits, top=top)
 
     def _query(self, path: bytes, domain: Domain | None) -> _Query:
         real = os.path.realpath(path)
@@ -244,21 +213,7 @@ class _Looking:
         return code
 
     def _cached(self, digests: Sequence[bytes]) -> list[NDArray[np.float16] | None]:
-        """The features that are cached, None for the others. Damaged ones cost the order, not the search."""
-        found: list[NDArray[np.float16] | None] = [None] * len(digests)
-        if self._cache is None or not digests:
-            return found
-        rows = self._cache.rows(digests)
-        known = np.flatnonzero(rows >= 0)
-        try:
-            features = self._cache.take(rows[known])
-        except DamagedRows as error:
-            self._progress.say(f"{error}; `hashcli library repair`")
-            known = np.array([i for i in known if rows[i] not in error.rows], np.int64)
-            features = self._cache.take(rows[known])
-        for i, feature in zip(known, features, strict=True):
-            found[i] = feature
-        return found
+        return cached_features(self._cache, digests, self._progress)
 
     def _cosines(self, query: _Query, records: Sequence[Record]) -> list[float | None]:
         cosines: list[float | None] = [None] * len(records)
@@ -268,9 +223,6 @@ class _Looking:
         known = [i for i, feature in enumerate(cached) if feature is not None]
         if known:
             features = np.array([cached[i] for i in known], np.float32)
-            wanted = query.feature.astype(np.float32)
-            lengths = np.sqrt((features**2).sum(1) * (wanted**2).sum())
-            # row by row, not as a matrix product: equal photos must get equal cosines wherever they stand
-            for i, cosine in zip(known, (features * wanted).sum(1) / np.maximum(lengths, 1e-12), strict=True):
+            for i, cosine in zip(known, cosines_to(query.feature.astype(np.float32), features), strict=True):
                 cosines[i] = float(cosine)
         return cosines

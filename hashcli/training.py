@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli import backbones, registry, settings
+from hashcli import backbones, captions, registry, settings
 from hashcli.codes import check_n_bits
-from hashcli.collection import Collection, WalkOptions, check_apart, collect, real_folder, with_classes
+from hashcli.collection import (
+    Collection,
+    WalkOptions,
+    check_apart,
+    collect,
+    labeled_by_folder,
+    real_folder,
+    with_classes,
+)
 from hashcli.errors import UsageError
 from hashcli.extraction import PhotoFailure
 from hashcli.jobs import TrainingJob
@@ -30,7 +38,10 @@ Confirm = Callable[[str], bool]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to train, as the command line says it; `settings` are its raw `name=value` words."""
+    """How to train, as the command line says it; `settings` are its raw `name=value` words.
+
+    For `train`, a method of "" is the one that the photos call for.
+    """
 
     method: str
     n_bits: int = 64
@@ -39,6 +50,7 @@ class TrainOptions:
     device: str = "auto"
     seed: int = 0
     labels: Path | None = None
+    captions: Path | None = None
     workers: int | None = None
     no_index: bool = False
     replace: bool = False
@@ -82,6 +94,8 @@ def adapt(library: Library, src: Path, tgt: Path, options: TrainOptions, progres
 def train(library: Library, folder: Path, options: TrainOptions, progress: Progress) -> TrainReport:
     """Learn from one collection, with its labels if the method needs them, and index it. Raises what `adapt` raises."""
     started = time.monotonic()
+    if not options.method:
+        options = replace(options, method=_called_for(folder, options, progress))
     method = checked_method(options)
     if "target_images" in method.needs:
         raise UsageError(
@@ -92,6 +106,21 @@ def train(library: Library, folder: Path, options: TrainOptions, progress: Progr
     if "source_labels" in method.needs:
         return _make(library, method, with_classes(collection, options.labels, "DIR"), None, options, progress, started)
     return _make(library, method, None, collection, options, progress, started)
+
+
+def _called_for(folder: Path, options: TrainOptions, progress: Progress) -> str:
+    """The method for a collection: by its captions, else its labels, else its looks alone."""
+    if options.captions:
+        return "dcgh"
+    otherwise = "source-only" if options.labels else "dsah"
+    collection = collect(folder, "DIR", options.walk)
+    if len(collection.files) <= options.n_bits or not captions.are_common(collection):
+        return otherwise
+    if options.labels or len(labeled_by_folder(collection).classes) > 1:
+        progress.say(f"the photos have captions: dcgh learns from them, --method {otherwise} would not")
+        return "dcgh"
+    progress.say("the photos have captions, but no classes: with subfolders or --labels, dcgh would learn from both")
+    return otherwise
 
 
 def checked_method(options: TrainOptions) -> type[HashMethod]:
@@ -114,12 +143,16 @@ def _make(
 ) -> TrainReport:
     from hashcli.fitting import resolve_device
 
+    if options.captions and "captions" not in method.needs:
+        raise UsageError(f"--captions-file: {options.method} learns nothing from captions", "use --method dcgh")
     given: dict[Domain, Collection] = {}
     if source:
         given["src"] = source
     if target:
         given["tgt"] = target
     device = resolve_device(options.device)
+    if source and "captions" in method.needs:
+        given["src"] = captions.with_captions(source, options.captions, progress)
     with library.writing():
         _ask_before_replacing(library, list(given.values()), options)
         backbone = backbones.exported(options.backbone, progress)

@@ -1,0 +1,122 @@
+"""nearest_to_text(): the indexed photos that words describe. No torch, and no scikit-learn."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashcli.encoder import Encoder, HeadSession
+from hashcli.errors import DamagedError, LibraryError
+from hashcli.progress import Progress, Silent
+from hashcli.ranking import Match, cached_features, cosines_to, in_order
+from hashcli.records import DOMAINS, Record
+from hashcli.roots import Roots
+from hashcli.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hashcli.features import FeatureCache
+    from hashcli.hasher import Hasher
+    from hashcli.library import Library
+
+
+@dataclass(frozen=True)
+class TextResult:
+    """What was found for a text.
+
+    unknown   words of the text that no caption had when the hasher was trained, each with known ones spelled alike
+    understood  whether any word was known; where none is, nothing is looked for
+    frequent  some words that are known
+    """
+
+    matches: list[Match]
+    understood: bool
+    unknown: dict[str, list[str]] = field(default_factory=dict)
+    frequent: list[str] = field(default_factory=list)
+
+
+class TextEncoder:
+    """The part of a hasher that turns words into codes."""
+
+    def __init__(self, hasher: Hasher) -> None:
+        """Raises LibraryError when the hasher learned from no captions, DamagedError."""
+        record = hasher.vocabulary
+        if hasher.text_head_path is None or record is None:
+            raise LibraryError(
+                f"this library cannot be searched by words: {hasher.method} learned from photos alone",
+                "learn from photos with captions: hashcli train DIR --method dcgh",
+            )
+        self.vocabulary = Vocabulary.from_record(record, str(hasher.folder / "vocabulary.json"))
+        self._head = HeadSession(hasher.text_head_path)
+        if self._head.dim != len(self.vocabulary) or self._head.n_bits != hasher.n_bits:
+            raise DamagedError(f"vocabulary and text head in {hasher.folder} do not fit each other")
+
+    def relaxed(self, text: str) -> NDArray[np.float32]:
+        """Relaxed code (n_bits,) of a text, of which some word must be known."""
+        relaxed: NDArray[np.float32] = self._head.relaxed(self.vocabulary.features([text]), np.zeros(1, np.int64))[0]
+        return relaxed
+
+
+def nearest_to_text(
+    library: Library,
+    text: str,
+    *,
+    top: int | None = 10,
+    radius: int | None = None,
+    rerank: int = 1000,
+    progress: Progress | None = None,
+) -> TextResult:
+    """The indexed photos whose codes are nearest to that of `text`.
+
+    top, radius   how many at most (None: all within the radius), and within which Hamming distance
+    rerank        how many of the nearest are put in order of the cosine of relaxed codes within equal distance
+
+    Raises NoLibraryError, LibraryError when the hasher knows no words, DamagedError, and ValueError without `top`
+    and `radius`.
+    """
+    if top is None and radius is None:
+        raise ValueError("one of top and radius must be given")
+    generation = library.require()
+    hasher = generation.hasher
+    encoder = TextEncoder(hasher)
+    known = encoder.vocabulary
+    unknown = {word: known.nearest(word) for word in known.unknown(text)}
+    if not known.features([text]).any():
+        return TextResult([], False, unknown, known.frequent())
+    relaxed = encoder.relaxed(text)
+    code = np.packbits(relaxed >= 0, bitorder="little")
+    with generation.gallery() as gallery, gallery.snapshot(), ExitStack() as stack:
+        features = library.kept_features(hasher.spec)
+        cache = stack.enter_context(features) if features else None
+        ((slots, distances),) = gallery.search(code[None], None if top is None else max(top, rerank), radius)
+        records = gallery.records(slots)
+        roots = Roots(gallery)
+        cosines: dict[int, float | None] = dict.fromkeys(range(len(records)))
+        cosines |= _cosines(relaxed, records[:rerank], hasher, cache, progress or Silent())
+        paths = [roots.full(record) for record in records]
+        matches = in_order(os.fsencode(text), records, paths, distances, cosines, n_bits=hasher.n_bits, top=top)
+    return TextResult(matches, True, unknown)
+
+
+def _cosines(
+    relaxed: NDArray[np.float32],
+    records: Sequence[Record],
+    hasher: Hasher,
+    cache: FeatureCache | None,
+    progress: Progress,
+) -> dict[int, float]:
+    """Cosine of the photos' relaxed codes with the text's, by place, where features are cached."""
+    found = cached_features(cache, [record.digest for record in records], progress)
+    known = [i for i, feature in enumerate(found) if feature is not None]
+    if not known:
+        return {}
+    features = np.stack([feature for feature in found if feature is not None])
+    domains = np.array([DOMAINS.index(records[i].domain) for i in known], np.int64)
+    rows = Encoder(hasher).head.relaxed(features, domains)
+    return dict(zip(known, cosines_to(relaxed, rows).tolist(), strict=True))

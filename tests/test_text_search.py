@@ -1,0 +1,164 @@
+"""Photos found by words: the installed command on photos with captions, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hashcli.encoder import Encoder
+from hashcli.errors import LibraryError
+from hashcli.library import Library
+from hashcli.records import DOMAINS
+from hashcli.text_search import TextEncoder, nearest_to_text
+from tests import tiny
+from tests.conftest import Command
+
+SAID = {"0": "a red mushroom in the wood", "1": "two blue shoes", "2": "the green car on a road"}
+BITS = ("-b", "16")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, photo_folder, shared_cache):
+    """A library that `train` made of 30 photos in 3 classes, each with a text file beside it."""
+    base = tmp_path_factory.mktemp("world")
+    (base / "home").mkdir()
+    photo_folder(base / "photos", kinds=3, each=10)
+    for number, file in enumerate(sorted((base / "photos").rglob("*.png"))):
+        Path(f"{file}.txt").write_text(f"{SAID[file.parent.name]}, photo {('one', 'two', 'three')[number % 3]}")
+    command = Command(base / "home", base / "library", shared_cache)
+    trained = command("train", base / "photos", *BITS)
+    return command, base, trained.stderr
+
+
+def found(command: Command, *arguments) -> list[dict]:
+    return [json.loads(line) for line in command("query", *arguments, "-f", "jsonl").stdout.splitlines()]
+
+
+def test_photos_with_classes_and_captions_are_learned_from_by_dcgh(world):
+    _, _, said = world
+    assert "dcgh learns from them" in said
+    assert "dcgh learned codes of 16 bits from 30 labeled photos of 3 classes" in said
+
+
+@pytest.mark.parametrize(("words", "kind"), [("red mushroom", "0"), ("blue shoes", "1"), ("GREEN Car?", "2")])
+def test_words_find_the_photos_they_describe(world, words, kind):
+    command, base, _ = world
+    matches = found(command, "--text", words, "-k", "8")
+    assert [match["rank"] for match in matches] == list(range(1, 9))
+    assert [m["distance"] for m in matches] == sorted(m["distance"] for m in matches)
+    assert {Path(match["path"]).parent for match in matches} == {base / "photos" / kind}
+    assert {match["query"] for match in matches} == {words}
+
+
+def test_photos_still_find_photos(world):
+    command, base, _ = world
+    matches = found(command, base / "photos/1/003.png", "-k", "5")
+    assert {match["label"] for match in matches} == {"1"}
+
+
+def test_equal_distances_are_ordered_by_the_cosine_of_relaxed_codes(world):
+    command, _, _ = world
+    library = Library.open(command.library)
+    result = nearest_to_text(library, "red mushroom", top=None, radius=16)
+    assert len(result.matches) == 30 and result.unknown == {}
+    generation = library.require()
+    text = TextEncoder(generation.hasher).relaxed("red mushroom")
+    with generation.gallery() as gallery, library.features(generation.hasher.spec) as cache:
+        roots = {root.id: root.path for root in gallery.roots()}
+        expected = []
+        for _, record in gallery.scan():
+            feature = cache.take(cache.rows([record.digest]))
+            domain = np.array([DOMAINS.index(record.domain)])
+            relaxed = Encoder(generation.hasher).head.relaxed(feature, domain)[0]
+            cosine = float(text @ relaxed / np.linalg.norm(text) / np.linalg.norm(relaxed))
+            distance = int(((text >= 0) != (relaxed >= 0)).sum())
+            expected.append((distance, -cosine, roots[record.root] + b"/" + record.path))
+    expected.sort()
+    assert [(m.distance, m.path) for m in result.matches] == [(d, path) for d, _, path in expected]
+    np.testing.assert_allclose([m.cosine for m in result.matches], [-c for _, c, _ in expected], atol=1e-5)
+    flat = nearest_to_text(library, "red mushroom", top=5, rerank=0).matches
+    assert [m.similarity for m in flat] == [1 - 2 * m.distance / 16 for m in flat]
+    assert all(m.cosine is None for m in flat)
+    with pytest.raises(ValueError, match="one of top and radius"):
+        nearest_to_text(library, "red", top=None)
+
+
+def test_unknown_words_are_named_with_known_ones_and_the_others_looked_for(world):
+    command, base, _ = world
+    done = command("query", "--text", "red mushrom", "-k", "3", "-f", "paths")
+    assert "mushrom: no caption that was learned from has this word; known are mushroom" in done.stderr
+    assert all(line.startswith(str(base / "photos/0/")) for line in done.stdout.splitlines())
+    nothing = command("query", "--text", "zebras crossing", code=1)
+    assert nothing.stdout == ""
+    assert "no word of the query is known" in nothing.stderr and "frequent words are" in nothing.stderr
+    assert command("query", "--text", "", code=1).stdout == ""
+
+
+def test_words_and_photos_are_not_looked_for_together(world):
+    command, base, _ = world
+    said = command("query", "--text", "red", base / "photos/0/000.png", code=2).stderr
+    assert "leave out one of the two" in said
+
+
+def test_query_by_words_imports_neither_torch_nor_scikit_learn(world):
+    command, _, _ = world
+    script = (
+        "import sys; from hashcli import cli; sys.argv = ['hashcli', 'query', '--text', 'red', '-f', 'paths'];"
+        "code = cli.main(); loaded = {'torch', 'sklearn', 'scipy', 'rich', 'onnx', 'PIL'} & set(sys.modules);"
+        "print(code, sorted(loaded), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=command.environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "0 []"
+
+
+def test_a_hasher_takes_its_words_along_when_it_travels(world, tmp_path):
+    command, base, _ = world
+    command("library", "export", tmp_path / "hasher.zip")
+    other = Command(command.home, tmp_path / "library", command.cache)
+    other("library", "import", tmp_path / "hasher.zip")
+    other("index", base / "photos")
+    first = found(other, "--text", "blue shoes", "-k", "1")[0]
+    assert Path(first["path"]).parent.name == "1"
+
+
+def test_a_hasher_that_learned_from_photos_alone_says_so(tmp_path):
+    library = Library.create(tmp_path / "library")
+    tiny.noise(tmp_path / "photos/1.png", 1)
+    tiny.adapt(library, tiny.backbone(tmp_path / "backbone"), [(tmp_path / "photos", "tgt")])
+    with pytest.raises(LibraryError, match="tiny learned from photos alone") as caught:
+        nearest_to_text(library, "red")
+    assert caught.value.exit_code == 4 and "--method dcgh" in caught.value.hint
+
+
+def test_captions_without_classes_lead_to_a_method_that_needs_none(world, tmp_path):
+    command, base, _ = world
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for file in (base / "photos").rglob("*.png*"):
+        shutil.copy(file, flat / f"{file.parent.name}-{file.name}")
+    own = Command(command.home, tmp_path / "library", command.cache)
+    quick = ("--set", "epochs=1", "--set", "steps_per_epoch=2")
+    assert "dcgh would learn from both" in own("train", flat, *BITS, *quick).stderr
+    assert "cannot be searched by words" in own("query", "--text", "red", code=4).stderr
+    refused = own("train", flat, *BITS, "-m", "dcgh", code=2).stderr
+    assert "has no class subfolders" in refused and "--labels FILE.csv" in refused
+
+
+def test_a_table_of_captions_takes_the_place_of_text_files(world, tmp_path):
+    command, base, _ = world
+    table = tmp_path / "captions.csv"
+    names = sorted((base / "photos").rglob("*.png"))
+    table.write_text("path,caption\n" + "".join(f"{name},kind{name.parent.name}\n" for name in names))
+    own = Command(command.home, tmp_path / "library", command.cache)
+    own("train", base / "photos", *BITS, "--captions-file", table)
+    assert Path(found(own, "--text", "kind2", "-k", "1")[0]["path"]).parent.name == "2"
+    refused = own("train", base / "photos", *BITS, "-m", "lsh", "--captions-file", table, code=2).stderr
+    assert "lsh learns nothing from captions" in refused
