@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hashcli.collection import folder_label
 from hashcli.encoder import Encoder
 from hashcli.extraction import PhotoFailure, extract
 from hashcli.gallery import Gallery
@@ -81,6 +82,8 @@ def fill(
             gallery.add_root(path, domain)
         filling = _Filling(library, gallery, hasher, backbone, workers, progress)
         n_given = sum(filling.give(block) for block in blocks(given))
+        for path, domain in roots:
+            gallery.add_root(path, domain, by_folder=path not in filling.by_table)
         if old is None:
             return Filled(n_given, 0, [])
         with old.gallery() as source:
@@ -123,6 +126,7 @@ class _Filling:
         progress: Progress,
     ) -> None:
         self.lost: list[PhotoFailure] = []
+        self.by_table: set[bytes] = set()  # roots whose photos are labeled otherwise than by their folders
         self._library, self._gallery, self._backbone = library, gallery, backbone
         self._workers, self._progress = workers, progress
         self._codes = Codes(library, hasher)
@@ -132,6 +136,8 @@ class _Filling:
         ids = {root.path: root.id for root in self._gallery.roots()}
         fresh: dict[bytes, Given] = {}
         for photo in block:
+            if photo.domain == "src" and photo.label != folder_label(photo.file.path):
+                self.by_table.add(photo.file.root)
             if roots.slot_of(photo.file.full) is None:
                 fresh.setdefault(photo.file.full, photo)
         photos = list(fresh.values())
@@ -149,7 +155,7 @@ class _Filling:
         ids = {root.path: root.id for root in self._gallery.roots()}
         for root in source.roots():
             if root.path not in ids:
-                ids[root.path] = self._gallery.add_root(root.path, root.domain)
+                ids[root.path] = self._gallery.add_root(root.path, root.domain, root.by_folder)
         roots = Roots(self._gallery)
 
         def waiting() -> Iterator[list[Record]]:

@@ -117,6 +117,25 @@ def labeled_by_csv(collection: Collection, table: Path) -> Collection:
     return replace(collection, labels=[_split(cell) for cell in cells])
 
 
+class LabelTable:
+    """Labels from a CSV as for `labeled_by_csv`, read once and looked up photo by photo."""
+
+    def __init__(self, table: Path) -> None:
+        """Raises UsageError that names the line for a bad header or row."""
+        self._table, self._cells, self._fits = table, _read_table(table, "labels", "--labels"), False
+
+    def labels_of(self, file: PhotoFile) -> Labels:
+        """The photo's labels, () where the table has none."""
+        labels = _split(self._cells.get(os.path.realpath(file.full), ""))
+        self._fits = self._fits or bool(labels)
+        return labels
+
+    def check_fits(self, where: str) -> None:
+        """Raises UsageError when none of the photos asked for, those of `where`, had a label."""
+        if not self._fits:
+            raise _fits_nothing("--labels", self._table, where)
+
+
 def read_column(collection: Collection, table: Path, column: str, option: str) -> list[str]:
     """The cell of each photo in a CSV with the header `path,COLUMN` (paths relative to the CSV); "" where it has none.
 

@@ -117,13 +117,13 @@ class Gallery:
         with self._read() as tables:
             return tables.roots()
 
-    def add_root(self, path: bytes, domain: Domain) -> int:
-        """Note a root and give its id; one that is known under this path keeps its id and takes the domain."""
+    def add_root(self, path: bytes, domain: Domain, by_folder: bool = True) -> int:
+        """Note a root (see `Root`) and give its id; one that is known under this path keeps its id alone."""
 
         def work(tables: Tables) -> int:
             known = {root.path: root.id for root in tables.roots()}
             number = known.get(path, max(known.values(), default=-1) + 1)
-            tables.set_root(Root(number, path, domain))
+            tables.set_root(Root(number, path, domain, by_folder))
             return number
 
         return self._commit(work)

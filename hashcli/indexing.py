@@ -8,16 +8,17 @@ findable until `prune`; a folder that is missing as a whole (an unplugged disk) 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hashcli.carrying import Codes, blocks, fill, within
-from hashcli.collection import Collection, WalkOptions, labeled_by_csv, real_folder
+from hashcli.collection import LabelTable, WalkOptions, folder_label, real_folder
 from hashcli.errors import UsageError
 from hashcli.extraction import PhotoFailure, extract
-from hashcli.photos import PhotoFile, escape, walk
+from hashcli.photos import DIGEST_SIZE, PhotoFile, escape, walk
 from hashcli.progress import Progress
 from hashcli.records import Domain, Record, Root
 from hashcli.roots import Roots, inside, relative
@@ -63,6 +64,14 @@ class IndexReport:
 
 
 @dataclass(frozen=True)
+class _Target:
+    """A folder to look through, and the root that it is or lies in."""
+
+    path: bytes
+    root: Root
+
+
+@dataclass(frozen=True)
 class _Candidate:
     """A file that may be new: its root, its slot if the gallery holds its path, and the label a table gives it."""
 
@@ -88,7 +97,10 @@ def index(
 
     domain   of the folders (default: what it was; for new ones that of the root around them, else `tgt`)
     prune    photos whose files are gone leave the gallery; `yes` also when they are many (over 30 % of a root)
-    labels   a CSV as for `adapt`; without it new photos of a `src` root are labeled by their first-level subfolder
+    labels   a CSV as for `adapt`; new photos of a `src` root that never had one are labeled by their first-level
+             subfolder
+
+    A folder inside a known one is a part of it, unless `domain` says that it is another collection.
 
     Completes a staged hasher first. An interrupted run goes on where it was. Raises NoLibraryError without a
     hasher, UsageError for folders that cannot be, LockedError, DamagedError, MachineError.
@@ -106,10 +118,11 @@ def index(
             old = library.current()
             filled = fill(library, staged.folder, backbone, (), roots=(), old=old, workers=workers, progress=progress)
             report.carried, report.lost = filled.n_carried, filled.lost
+        table = LabelTable(labels) if labels else None
         with generation.gallery(write=True) as gallery:
             run = _Run(library, gallery, hasher, backbone, report, workers, progress)
-            targets = run.targets(folders, domain)
-            run.update(targets, options, labels)
+            targets = run.targets(folders, domain, by_table=table is not None)
+            run.update(targets, options, table)
             run.sweep(targets, prune, yes)
         if staged:
             generation = library.complete(staged)
@@ -135,8 +148,8 @@ class _Run:
         self._roots = Roots(gallery)
         self._seen = bytearray(gallery.info().slots)  # slots accounted for; later ones are this run's own
 
-    def targets(self, folders: Sequence[Path], domain: Domain | None) -> list[Root]:
-        """The roots to look through, deepest first; new ones are added, missing ones reported and left out."""
+    def targets(self, folders: Sequence[Path], domain: Domain | None, by_table: bool) -> list[_Target]:
+        """The folders to look through, deepest first; new roots are added, missing ones reported and left out."""
         known = {root.path: root for root in self._gallery.roots()}
         paths = [os.path.realpath(os.fsencode(folder)) for folder in folders] or list(known)
         if not paths:
@@ -146,47 +159,43 @@ class _Run:
                 real_folder(folder, "index")
         wanted = set()
         for path in paths:
-            around = known.get(path) or self._roots.owner(path)
             if path in known and not os.path.isdir(path):
                 self._report.missing.append(path)
                 self._progress.say(f"{escape(path)} is not there now; its photos stay in the library")
                 continue
             wanted.add(path)
-            default: Domain = around.domain if around else "tgt"
-            if path not in known or domain not in (None, default):
-                self._gallery.add_root(path, domain or default)
+            root = self._roots.of_folder(path)
+            if root is None or domain not in (None, root.domain):
+                self._gallery.add_root(
+                    path, domain or "tgt", not by_table and (path not in known or known[path].by_folder)
+                )
+            elif by_table and path == root.path:
+                self._gallery.set_root(replace(root, by_folder=False))
         self._roots = Roots(self._gallery)
-        return [root for root in self._roots if root.path in wanted]
+        targets = [_Target(path, root) for path in wanted if (root := self._roots.of_folder(path))]
+        return sorted(targets, key=lambda target: len(target.path), reverse=True)
 
-    def update(self, targets: Sequence[Root], options: WalkOptions, table: Path | None) -> None:
+    def update(self, targets: Sequence[_Target], options: WalkOptions, table: LabelTable | None) -> None:
         """Everything that is in the folders now is in the gallery afterwards."""
         candidates: list[_Candidate] = []
-        for root in targets:
-            with self._progress.task(f"looking through {escape(root.path)}") as task:
-                for block in blocks(self._labeled(root, targets, options, table)):
-                    candidates += self._changes(block)
+        for target in targets:
+            with self._progress.task(f"looking through {escape(target.path)}") as task:
+                for block in blocks(self._files(target, targets, options)):
+                    candidates += self._changes(block, table)
                     task.advance(len(block))
+        if table and targets:
+            table.check_fits(" or ".join(escape(target.path) for target in targets))
         if candidates:
             with self._progress.task("indexing photos", len(candidates)) as task:
                 for some in blocks(candidates):
                     self._store(some, within(self._progress, task))
 
-    def _labeled(
-        self, root: Root, targets: Sequence[Root], options: WalkOptions, table: Path | None
-    ) -> Iterator[tuple[PhotoFile, Root, str | None]]:
-        if table is None:
-            for file, owner in self._files(root, targets, options):
-                yield file, owner, None
-            return
-        found = list(self._files(root, targets, options))
-        labels = labeled_by_csv(Collection(root.path, [file for file, _ in found], []), table).labels
-        for (file, owner), names in zip(found, labels, strict=True):
-            yield file, owner, ";".join(names) or None
-
-    def _files(self, root: Root, targets: Sequence[Root], options: WalkOptions) -> Iterator[tuple[PhotoFile, Root]]:
-        """The photos found from this root on, each with the root it belongs to: the deepest around it."""
+    def _files(
+        self, target: _Target, targets: Sequence[_Target], options: WalkOptions
+    ) -> Iterator[tuple[PhotoFile, Root]]:
+        """The photos found from this folder on, each with the root it belongs to: the deepest around it."""
         found = walk(
-            root.path,
+            target.path,
             include=options.include,
             exclude=options.exclude,
             hidden=options.hidden,
@@ -195,23 +204,27 @@ class _Run:
         for item in found:
             if not isinstance(item, PhotoFile):
                 self._report.failed.append(PhotoFailure(item.path, item.reason))
-            elif next(target for target in targets if inside(item.full, target.path)) == root:  # else found from there
-                owner = self._roots.owner(item.full) or root
-                if owner != root:
+            elif next(other for other in targets if inside(item.full, other.path)) == target:  # else found from there
+                owner = self._roots.owner(item.full) or target.root
+                if owner.path != item.root:
                     item = replace(item, root=owner.path, path=relative(item.full, owner.path))
                 yield item, owner
 
-    def _changes(self, photos: Sequence[tuple[PhotoFile, Root, str | None]]) -> Iterator[_Candidate]:
-        """Those of the photos that are not in the gallery just as they are."""
+    def _changes(self, photos: Sequence[tuple[PhotoFile, Root]], table: LabelTable | None) -> Iterator[_Candidate]:
+        """Those of the photos that are not in the gallery just as they are, or whose features were dropped."""
         with self._library.identity() as identity:
-            digests = identity.get([file for file, _, _ in photos])
+            digests = identity.get([file for file, _ in photos])
+        with self._library.features(self._backbone.spec) as cache:
+            cached = cache.rows([digest or bytes(DIGEST_SIZE) for digest in digests]) >= 0
         with self._gallery.snapshot():
-            for (file, root, label), digest in zip(photos, digests, strict=True):
+            for (file, root), digest, has_feature in zip(photos, digests, cached, strict=True):
+                label = ";".join(table.labels_of(file)) or None if table else None
                 slot = self._roots.slot_of(file.full)
                 if slot is not None:
                     self._seen[slot] = True
                     old = self._gallery.records([slot])[0]
-                    if digest == old.digest and old == _record(file, root, digest, label or old.label):
+                    same = digest == old.digest and old == _record(file, root, digest, label or old.label)
+                    if same and has_feature:
                         self._report.unchanged += 1
                         continue
                 yield _Candidate(file, root, slot, label)
@@ -230,7 +243,7 @@ class _Run:
             moved = candidate.slot is None
             slot = self._left_behind(digest) if moved else candidate.slot
             old = None if slot is None else self._gallery.records([slot])[0]
-            record = _record(candidate.file, candidate.root, digest, candidate.label or _label(candidate, old))
+            record = _record(candidate.file, candidate.root, digest, candidate.label or self._label(candidate, old))
             if slot is None or old is None:
                 self._report.added += 1
                 fresh.append((record, int(row)))
@@ -264,43 +277,51 @@ class _Run:
                     return slot
         return None
 
-    def sweep(self, targets: Sequence[Root], prune: bool, yes: bool) -> None:
-        """Count the photos whose files are gone, and take them out where that was asked for."""
-        total = {root.id: 0 for root in targets}
-        gone: dict[int, list[int]] = {root.id: [] for root in targets}
+    def sweep(self, targets: Sequence[_Target], prune: bool, yes: bool) -> None:
+        """Count the photos whose files are gone, and take them out where that was asked for.
+
+        Counted apart for each folder and each root below it, because they may be disks of their own.
+        """
+        there = {root.id: os.path.isdir(root.path) for root in self._roots}
+        total: Counter[bytes] = Counter()
+        gone: dict[bytes, list[int]] = {}
         for slot, record in self._gallery.scan():
-            if record.root in total:
-                total[record.root] += 1
-                if slot < len(self._seen) and not self._seen[slot] and _is_gone(self._roots.full(record)):
-                    gone[record.root].append(slot)
-        for root in targets:
-            slots = gone[root.id]
-            self._report.gone += len(slots)
-            if not slots or not prune:
+            full = self._roots.full(record)
+            target = next((target for target in targets if inside(full, target.path)), None)
+            if target is None or not there[record.root]:
                 continue
-            if len(slots) > VANISHED * total[root.id] and not yes:
-                self._report.held_back.append((root.path, len(slots), total[root.id]))
+            where = max(target.path, self._roots[record.root].path, key=len)
+            total[where] += 1
+            if slot < len(self._seen) and not self._seen[slot] and _is_gone(full):
+                gone.setdefault(where, []).append(slot)
+        for where, slots in gone.items():
+            self._report.gone += len(slots)
+            if not prune:
+                continue
+            if len(slots) > VANISHED * total[where] and not yes:
+                self._report.held_back.append((where, len(slots), total[where]))
                 continue
             self._gallery.remove(slots)
             self._report.pruned += len(slots)
+
+    def _label(self, candidate: _Candidate, old: Record | None) -> str | None:
+        """What the photo was labeled, unless it moved away from the subfolder that gave it its label."""
+        here = _folder_label(candidate.root, candidate.file.path)
+        if old is None:
+            return here
+        before = self._roots[old.root]
+        stayed = candidate.slot is not None and old.domain == candidate.root.domain
+        if stayed or (old.label is not None and old.label != _folder_label(before, old.path)):
+            return old.label
+        return here
 
 
 def _record(file: PhotoFile, root: Root, digest: bytes, label: str | None) -> Record:
     return Record(root.id, file.path, file.size, file.mtime_ns, digest, label, root.domain)
 
 
-def _label(candidate: _Candidate, old: Record | None) -> str | None:
-    """What the photo was labeled, unless it moved away from the subfolder that gave it its label."""
-    here = _subfolder(candidate.file.path) if candidate.root.domain == "src" else None
-    if old is None or old.label is None:
-        return here
-    moved = candidate.slot is None and old.domain == "src" and old.label == _subfolder(old.path)
-    return here if moved else old.label
-
-
-def _subfolder(path: bytes) -> str | None:
-    folder, slash, _ = path.partition(b"/")
-    return escape(folder) if slash else None
+def _folder_label(root: Root, path: bytes) -> str | None:
+    return folder_label(path) if root.domain == "src" and root.by_folder else None
 
 
 def _is_gone(full: bytes) -> bool:

@@ -16,16 +16,21 @@ _SLOT = struct.Struct(">Q")
 _ROOT = struct.Struct(">I")
 _RECORD = struct.Struct("<IQq16sBHH")  # root, size, mtime_ns, digest, flags, bytes of path, bytes of label
 _TARGET, _LABELED = 1, 2
+_BY_TABLE = 2  # of a root
 _LONGEST_KEY = 480  # LMDB's keys end at 511 bytes
 
 
 @dataclass(frozen=True)
 class Root:
-    """A folder that was indexed."""
+    """A folder that was indexed.
+
+    by_folder  new photos of a `src` root are labeled by their first-level subfolder; else a table gave the labels
+    """
 
     id: int
     path: bytes  # absolute
     domain: Domain
+    by_folder: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,12 +110,14 @@ def decode_record(slot: int, value: bytes | memoryview) -> Record:
 
 def encode_root(root: Root) -> bytes:
     """A root as a sealed value."""
-    return seal(root_key(root.id), bytes([DOMAINS.index(root.domain)]) + root.path)
+    flags = _TARGET * DOMAINS.index(root.domain) | _BY_TABLE * (not root.by_folder)
+    return seal(root_key(root.id), bytes([flags]) + root.path)
 
 
 def decode_root(key: bytes, value: bytes | memoryview) -> Root:
     """What `encode_root` wrote. Raises DamagedError."""
     payload = unseal(key, value, "the list of roots")
-    if len(key) != _ROOT.size or not payload or payload[0] >= len(DOMAINS):
+    if len(key) != _ROOT.size or not payload or payload[0] & ~(_TARGET | _BY_TABLE):
         raise damaged("the list of roots", "its lengths do not fit")
-    return Root(_ROOT.unpack(key)[0], payload[1:], DOMAINS[payload[0]])
+    flags = payload[0]
+    return Root(_ROOT.unpack(key)[0], payload[1:], DOMAINS[flags & _TARGET], not flags & _BY_TABLE)

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hashcli.gallery import Gallery
-    from hashcli.records import Record, Root
+    from hashcli.records import Domain, Record, Root
 
 
 def inside(full: bytes, folder: bytes) -> bool:
     """Whether the absolute path lies below the folder."""
     return full.startswith(folder.rstrip(b"/") + b"/") and full != folder
+
+
+def deepest(roots: Iterable[Root], full: bytes) -> Root | None:
+    """Of the roots around an absolute path the deepest: the one that a photo there belongs to; None outside all."""
+    around = [root for root in roots if inside(full, root.path)]
+    return max(around, key=lambda root: len(root.path), default=None)
+
+
+def domain_of(roots: Iterable[Root], full: bytes) -> Domain:
+    """The domain of a photo at an absolute path: that of the root it belongs to, `tgt` outside all."""
+    root = deepest(roots, full)
+    return root.domain if root else "tgt"
 
 
 def relative(full: bytes, folder: bytes) -> bytes:
@@ -37,7 +49,11 @@ class Roots:
 
     def owner(self, full: bytes) -> Root | None:
         """The root that a photo at this path belongs to; None outside all roots."""
-        return next((root for root in self._roots if inside(full, root.path)), None)
+        return deepest(self._roots, full)
+
+    def of_folder(self, folder: bytes) -> Root | None:
+        """The root that a folder is or lies in; None outside all roots."""
+        return next((root for root in self._roots if root.path == folder), None) or self.owner(folder)
 
     def slot_of(self, full: bytes) -> int | None:
         """The slot of the photo at this path, under whichever root it was indexed."""

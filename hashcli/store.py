@@ -53,8 +53,8 @@ class Store(Protocol):
     def roots(self) -> list[Root]:
         """All roots by id."""
 
-    def add_root(self, path: bytes, domain: Domain) -> int:
-        """Note a root and give its id; one that is known under this path keeps its id and takes the domain."""
+    def add_root(self, path: bytes, domain: Domain, by_folder: bool = True) -> int:
+        """Note a root (see `Root`) and give its id; one that is known under this path keeps its id alone."""
 
     def set_root(self, root: Root) -> None:
         """Write a root under its id: the photos of a folder that moved keep their records."""

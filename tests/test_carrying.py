@@ -142,6 +142,27 @@ def test_given_photos_win_over_old_records_also_through_a_folder_inside_an_old_o
     check_codes(library)
 
 
+def test_a_root_remembers_that_a_table_gave_its_labels_also_when_it_is_carried(library, folders, tmp_path):
+    a, b, c = folders
+    exported = tiny.backbone(tmp_path / "backbone")
+    tiny.adapt(library, exported, [(a, "src")])
+    tiny.adapt(library, exported, [(b, "tgt")], seed=1)
+    tiny.adapt(library, exported, [(a / "mug", "src")], seed=2)  # tiny labels these by file name, as a table may
+    generation, _ = tiny.adapt(library, exported, [(c, "tgt")], seed=3)
+    with generation.gallery() as gallery:
+        assert {root.path: root.by_folder for root in gallery.roots()} == {
+            bytes(a): True,
+            bytes(b): True,
+            bytes(c): True,
+            bytes(a / "mug"): False,
+        }
+    tiny.noise(a / "mug/in/new.png", 80)
+    tiny.noise(a / "shoe/new.png", 81)
+    indexing.index(library, workers=1, progress=Silent())
+    held = tiny.held(library.require())
+    assert held[f"{a}/mug/in/new.png"] == (None, "src") and held[f"{a}/shoe/new.png"] == ("shoe", "src")
+
+
 def test_a_photo_given_twice_counts_once_and_blocks_do_not_matter(library, folders, tmp_path, monkeypatch):
     monkeypatch.setattr(carrying, "BLOCK", 2)
     monkeypatch.setattr(carrying.blocks, "__defaults__", (2,))

@@ -217,6 +217,58 @@ def test_a_photo_belongs_to_the_deepest_root_around_it_and_to_one_only(library, 
     codes(library)
 
 
+def roots(library: Library) -> dict[bytes, str]:
+    with library.require().gallery() as gallery:
+        return {root.path: root.domain for root in gallery.roots()}
+
+
+def test_a_folder_inside_a_known_one_is_a_part_of_it(library, tmp_path):
+    before = roots(library)
+    tiny.noise(tmp_path / "src/mug/deep/n.png", 70)
+    tiny.noise(tmp_path / "src/shoe/n.png", 71)
+    assert counts(run(library, tmp_path / "src/mug")) == {"added": 1, "n_encoded": 1, "unchanged": 2}
+    assert roots(library) == before
+    assert held(library)[f"{tmp_path}/src/mug/deep/n.png"] == ("mug", "src"), "not `deep`"
+    assert counts(run(library, tmp_path / "src/mug", domain="src")) == {"unchanged": 3}
+    assert roots(library) == before
+
+
+def test_pruning_a_part_of_a_folder_takes_what_is_gone_there_and_nothing_else(library, folder, tmp_path):
+    for n in range(10):
+        tiny.noise(folder / "part" / f"{n}.png", 400 + n)
+    run(library, folder)
+    (folder / "part/1.png").unlink()
+    (folder / "1.png").unlink()
+    assert counts(run(library, folder / "part", prune=True)) == {"gone": 1, "pruned": 1, "unchanged": 9}
+    assert f"{folder}/part/1.png" not in held(library) and f"{folder}/1.png" in held(library)
+    for n in range(2, 6):
+        (folder / "part" / f"{n}.png").unlink()
+    assert run(library, folder / "part", prune=True).held_back == [(bytes(folder / "part"), 4, 9)]
+
+
+def test_a_disk_inside_a_known_folder_is_not_pruned_while_it_is_unplugged(library, folder):
+    disk = folder / "disk"
+    tiny.noise(disk / "a.png", 500)
+    run(library, folder)
+    run(library, disk, domain="src")
+    shutil.rmtree(disk)
+    assert run(library, folder, prune=True).pruned == 0
+    disk.mkdir()  # an empty mount point: one photo of eleven, but all of the disk
+    report = run(library, folder, prune=True)
+    assert (report.pruned, report.held_back) == (0, [(bytes(disk), 1, 1)])
+
+
+def test_dropped_features_are_made_again(library, folder, opened):
+    run(library, folder)
+    before = codes(library)
+    shutil.rmtree(library.folder / "features")
+    del opened[:]
+    assert counts(run(library)) == {"unchanged": 14, "n_encoded": 14}
+    assert len(opened) == 14 and codes(library) == before
+    del opened[:]
+    assert counts(run(library)) == {"unchanged": 14} and opened == []
+
+
 def test_a_new_root_inside_another_takes_its_domain(library, tmp_path):
     tiny.noise(tmp_path / "src/mug/deep/n.png", 70)
     report = run(library, tmp_path / "src/mug")
@@ -254,6 +306,49 @@ def test_labels_come_from_the_subfolder_of_a_source_or_from_a_table(library, fol
     (tmp_path / "src/mug/1.png").rename(tmp_path / "src/shoe/was-a-mug.png")
     run(library)
     assert held(library)[f"{tmp_path}/src/shoe/was-a-mug.png"] == ("shoe", "src")
+
+
+def test_a_table_is_looked_up_for_all_folders_at_once(library, folder, tmp_path):
+    run(library, folder)
+    table = tmp_path / "labels.csv"
+    table.write_text("path,labels\nphotos/1.png,red\n")
+    assert run(library, labels=table).unchanged == 14
+    assert held(library)[f"{folder}/1.png"] == ("red", "tgt")
+    assert held(library)[f"{tmp_path}/src/mug/1.png"] == ("mug", "src"), "what the table does not name stays"
+    with pytest.raises(UsageError, match="is a photo of"):
+        run(library, tmp_path / "src", labels=table)
+
+
+def test_a_folder_labeled_by_a_table_never_takes_labels_from_its_subfolders(library, folder, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("path,labels\nother/in/0.png,red\n")
+    other = tmp_path / "other"
+    for n in range(3):
+        tiny.noise(other / "in" / f"{n}.png", 800 + n)
+    run(library, other, domain="src", labels=table)
+    tiny.noise(other / "in/new.png", 810)
+    tiny.photo(other / "in/1.png", 9, 8, 200, 100)
+    (other / "in/2.png").rename(other / "in/two.png")
+    assert counts(run(library)) == {"added": 1, "changed": 1, "moved": 1, "unchanged": 5, "n_encoded": 2}
+    labels = {path: label for path, (label, _) in held(library).items() if path.startswith(str(other))}
+    assert labels == {
+        f"{other}/in/0.png": "red",
+        f"{other}/in/1.png": None,
+        f"{other}/in/new.png": None,
+        f"{other}/in/two.png": None,
+    }
+
+
+def test_a_photo_without_a_label_gets_none_by_being_looked_at_again(library, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("path,labels\nsrc/shoe/0.png,boot\n")
+    run(library, tmp_path / "src", labels=table)
+    os.utime(tmp_path / "src/mug/1.png", ns=(1, 1))
+    tiny.noise(tmp_path / "src/mug/new.png", 60)
+    run(library)
+    assert held(library)[f"{tmp_path}/src/shoe/0.png"] == ("boot", "src")
+    assert held(library)[f"{tmp_path}/src/mug/1.png"] == ("mug", "src"), "a label that was given stays"
+    assert held(library)[f"{tmp_path}/src/mug/new.png"] == (None, "src")
 
 
 def test_unreadable_photos_are_reported_every_time_and_old_records_stay(library, folder):
