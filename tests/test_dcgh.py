@@ -178,6 +178,8 @@ def test_the_kernel_compares_with_stored_anchors_and_width(rng: np.random.Genera
     np.testing.assert_allclose(kernel(rows), slow, atol=1e-9)
     np.testing.assert_allclose(kernel(rows[3:4]), np.array(slow)[:, 3:4], atol=1e-9)
     assert len(Kernel.fit(rows, 1500, rng).anchors) == 30
+    whole, half = (Kernel.fit(rows, 30, rng, width).sigma for width in (1, 0.5))
+    assert half == pytest.approx(whole / 2)
 
 
 def test_the_hash_function_is_the_ridge_regression_on_the_learned_codes(rng: np.random.Generator) -> None:
