@@ -16,6 +16,8 @@ def structure(data: Path) -> list[str]:
         from lmdb.verify import VerifyError, verify
     except ImportError:
         return []
+    if not data.exists():
+        return [f"{data} is missing"]
     try:
         return [f"{data}: {problem}" for problem in verify(str(data))]  # type: ignore[no-untyped-call]
     except VerifyError as error:

@@ -1,4 +1,4 @@
-"""`hashcli library ...`: look at the library, go back, take its hasher elsewhere, drop caches."""
+"""`hashcli library ...`: look at the library, check and mend it, go back, take its hasher elsewhere, drop caches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import typer
 
 from hashcli import cli_options as opt
 from hashcli import cli_output as output
-from hashcli.errors import UsageError
+from hashcli.errors import DamagedError, UsageError
+from hashcli.seals import REPAIR
 
 if TYPE_CHECKING:
     from hashcli.formats import Row
@@ -54,6 +55,50 @@ def rollback(library: opt.Library = None, quiet: opt.Quiet = False) -> None:
     with opened.writing():
         current = opened.rollback()
     Talk(quiet).say(f"{current.name}, made {current.created}, is in use again")
+
+
+@app.command()
+def verify(
+    library: opt.Library = None,
+    form: opt.TableFormat = None,
+    header: opt.Header = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Read every byte of hashers, galleries and caches, and list what is damaged.
+
+    Exits with 4 when something is. Nothing is changed.
+    """
+    from hashcli import verifying
+
+    talk = output.talk(quiet, verbose=False)
+    found = verifying.verify(output.opened(library), talk)
+    if not found:
+        talk.say("all is as it was written")
+        return
+    rows: list[Row] = [(finding.item, finding.path, finding.problem) for finding in found]
+    output.show(("item", "path", "problem"), rows, form, header=header)
+    raise DamagedError(f"the library is damaged: {len(found)} findings", REPAIR)
+
+
+@app.command()
+def repair(library: opt.Library = None, report: opt.Report = None, quiet: opt.Quiet = False) -> None:
+    """Rebuild what is damaged from what can still be read.
+
+    Photos that are lost to search come back with `hashcli index`.
+    """
+    from hashcli import repairing
+
+    output.check_report(report)
+    talk = output.talk(quiet, verbose=False)
+    repaired = repairing.repair(output.located(library), talk)
+    for line in repaired.done or ([] if repaired.left else ["nothing is damaged"]):
+        talk.say(line)
+    lost = len(repaired.lost) + repaired.nameless
+    if lost:
+        talk.say(f"up to {lost:,} photos are no longer found; `hashcli index` reads those that are still there")
+    if repaired.left:
+        raise DamagedError("; ".join(repaired.left), "`hashcli library rollback` goes back, or train a new hasher")
+    output.finish(repaired.lost, report, talk)
 
 
 @app.command("export")

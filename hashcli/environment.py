@@ -56,17 +56,23 @@ class Environment:
 
     @classmethod
     def open(
-        cls, folder: Path, databases: Mapping[str, bool], *, create: bool = False, write: bool = False
+        cls,
+        folder: Path,
+        databases: Mapping[str, bool],
+        *,
+        create: bool = False,
+        write: bool = False,
+        older: bool = False,
     ) -> Environment:
         """Open `folder`. `databases`: name -> whether one key may have several values; one is called "meta".
 
-        Raises DamagedError when the file is cut, foreign or older than its counter says, LibraryError and
-        MachineError when it cannot be opened.
+        Raises DamagedError when the file is cut, foreign or (unless `older` is taken, too) older than its counter
+        says, LibraryError and MachineError when it cannot be opened.
         """
         data = folder / "data.mdb"
         if not create:
             check_file(data)
-            mirrored = _read_mirror(folder)  # before the map is looked at: a writer may be at work
+            mirrored = 0 if older else _read_mirror(folder)  # before the map is looked at: a writer may be at work
         with translated(folder), on_disk(folder):
             environment = None if create else cls._shared.get(_identity(data))
             if environment is None:
@@ -80,7 +86,7 @@ class Environment:
             environment.folder = folder
             environment._users += 1
         try:
-            if not create and environment._counter() < mirrored:
+            if not create and not older and environment._counter() < mirrored:
                 raise damaged(f"the gallery in {folder}", "its last changes are gone (an older state has come back)")
         except BaseException:
             environment.close()

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import lmdb
 import numpy as np
@@ -52,6 +52,14 @@ class FeatureCache:
         self._check_format(write)
         self._env = open_env(folder / "index", write)
 
+    @classmethod
+    def kept(cls, folder: Path, write: bool = False) -> Self:
+        """The cache that is in `folder`, of whatever backbone. Raises DamagedError, NewerFormatError."""
+        dim = _read_format(folder / "format.json").get("dim")
+        if not isinstance(dim, int) or not 0 < dim < 1 << 20:
+            raise DamagedError(f"{folder / 'format.json'} says features of {dim!r}", REPAIR)
+        return cls(folder, dim, write)
+
     def __enter__(self) -> Self:
         return self
 
@@ -71,12 +79,9 @@ class FeatureCache:
                 replace_file(path, json.dumps(expected).encode())
             except OSError as error:
                 raise MachineError(f"{path} cannot be written: {error}") from error
-        try:
-            found = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise DamagedError(f"{path} cannot be read: {error}", REPAIR) from error
+        found = _read_format(path)
         if found != expected:
-            if isinstance(found, dict) and found.get("format") == FORMAT and found.get("version", 0) > VERSION:
+            if found.get("format") == FORMAT and found.get("version", 0) > VERSION:
                 raise NewerFormatError(f"{path} is of version {found['version']}", "upgrade hashcli")
             raise DamagedError(f"{path} says {found}, expected {expected}", REPAIR)
 
@@ -195,6 +200,16 @@ class FeatureCache:
         path = self._shard(shard)
         n = path.stat().st_size // self._dtype.itemsize if path.exists() else 0
         return np.memmap(path, self._dtype, "r", shape=(n,)) if n else np.zeros(0, self._dtype)
+
+
+def _read_format(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path} cannot be read: {error}", REPAIR) from error
+    if not isinstance(found, dict):
+        raise DamagedError(f"{path} is not what was written", REPAIR)
+    return found
 
 
 def _indexed(transaction: lmdb.Transaction) -> Iterator[tuple[bytes, int]]:

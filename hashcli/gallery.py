@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hashcli import codes
+from hashcli import codes, salvage
 from hashcli.checking import contradictions, structure
 from hashcli.codes import Packed
 from hashcli.environment import Environment, Transaction
-from hashcli.errors import LibraryError, NewerFormatError
+from hashcli.errors import DamagedError, LibraryError, NewerFormatError
 from hashcli.mounts import is_network_folder
 from hashcli.records import Domain, Record, Root, path_key
+from hashcli.salvage import Salvaged
 from hashcli.scan import Ints, TopK
 from hashcli.seals import damaged, seal, unseal
 from hashcli.store import GalleryInfo, Slots, Store
@@ -61,9 +62,12 @@ class Gallery:
         return cls(folder, environment, write=True)
 
     @classmethod
-    def open(cls, folder: Path, write: bool = False) -> Gallery:
-        """Open what `create` made. Raises DamagedError, NewerFormatError, LibraryError, MachineError."""
-        environment = Environment.open(folder, DATABASES, write=write)
+    def open(cls, folder: Path, write: bool = False, older: bool = False) -> Gallery:
+        """Open what `create` made. Raises DamagedError, NewerFormatError, LibraryError, MachineError.
+
+        `older`: take it even when an older state has come back, to salvage what it holds.
+        """
+        environment = Environment.open(folder, DATABASES, write=write, older=older)
         try:
             return cls(folder, environment, write)
         except BaseException:
@@ -207,6 +211,24 @@ class Gallery:
         found = structure(self._folder / "data.mdb")
         with self._read() as tables:
             return found or list(contradictions(tables, self._capacity))
+
+    def salvage(self) -> Iterator[Salvaged]:
+        """What can be read of a damaged gallery, block by block."""
+        number, total = 0, 1
+        while number * self._capacity < total:
+            try:
+                with self._read() as tables:
+                    total = salvage.slots(tables, self._capacity)
+                    found = salvage.block(tables, number, self._capacity)
+            except DamagedError:
+                found = Salvaged([], np.empty((0, 0), np.uint64), [], min(self._capacity, total))
+            yield found
+            number += 1
+
+    def readable_roots(self) -> list[Root]:
+        """The roots that can be read of a damaged gallery. Raises DamagedError when all are lost."""
+        with self._read() as tables:
+            return salvage.roots(tables)
 
     def search(self, packed: Packed, k: int | None, radius: int | None = None) -> list[tuple[Ints, Ints]]:
         """Per query (q, n_bits // 8): (slots, Hamming distances), by distance, then slot.

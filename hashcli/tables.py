@@ -56,6 +56,11 @@ class Tables:
         """All roots by id."""
         return [decode_root(bytes(key), value) for key, value in self._cursor("roots")]
 
+    def root(self, number: int) -> list[Root]:
+        """The root with this id, if there is one. Raises DamagedError."""
+        value = self._get("roots", root_key(number))
+        return [] if value is None else [decode_root(root_key(number), value)]
+
     def set_root(self, root: Root) -> None:
         """Write a root under its id."""
         self._put("roots", root_key(root.id), encode_root(root))
