@@ -191,6 +191,11 @@ class Gallery:
         with self._read() as tables:
             return tables.slot_at(path_key(root, path))
 
+    def slots_by_path(self, root: int) -> Iterator[int]:
+        """The slots of a root's photos in the order of path bytes. Raises DamagedError."""
+        with self._read() as tables:
+            yield from tables.slots_by_path(root)
+
     def slots_of_digest(self, digest: bytes) -> list[int]:
         """All slots whose photos have this content, in order."""
         with self._read() as tables:

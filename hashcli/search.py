@@ -20,7 +20,8 @@ from hashcli.photos import PhotoError, PhotoFile, stat_photo
 from hashcli.progress import Progress, Silent
 from hashcli.ranking import Match, cached_features, cosines_to, in_order
 from hashcli.records import DOMAINS, Domain, Record
-from hashcli.roots import Roots
+from hashcli.roots import Roots, domain_of
+from hashcli.ties import nearest_by_path
 
 if TYPE_CHECKING:
     from hashcli.decoding import Decoded
@@ -75,7 +76,7 @@ def nearest(
     include_self  a photo is among its own results; other files with the same contents always are
     domain        of the queries; default: as they are indexed, else that of the root around them, else `tgt`
 
-    Where photos at the same distance do not all fit among the nearest `rerank` and `top`, those indexed first
+    Where photos at the same distance do not all fit among the nearest `rerank` and `top`, the first by path
     are taken. Raises NoLibraryError, DamagedError, and ValueError without `top` and `radius`.
     """
     if top is None and radius is None:
@@ -93,7 +94,7 @@ def nearest(
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             some = queries[start : start + QUERIES_AT_ONCE]
             coded = [query.code for query in some if query.code is not None]
-            found = iter(gallery.search(np.stack(coded), k, radius) if coded else [])
+            found = iter(nearest_by_path(gallery, looking.roots, np.stack(coded), k, radius) if coded else [])
             for query in some:
                 if query.code is None:
                     results.append(QueryResult(query.path, [], query.error))
@@ -110,7 +111,7 @@ class _Looking:
     ) -> None:
         self._library, self._hasher, self._gallery, self._cache = library, hasher, gallery, cache
         self._progress = progress
-        self._roots = Roots(gallery)
+        self.roots = Roots(gallery)
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -154,8 +155,9 @@ class _Looking:
     ) -> list[Match]:
         """The found slots, which come by distance, as matches in their final order."""
         records = self._gallery.records(slots)
-        paths = [self._roots.full(record) for record in records]
+        paths = [self.roots.full(record) for record in records]
         others = [i for i, path in enumerate(paths) if include_self or path not in query.names]
+        others.sort(key=lambda i: (distances[i], paths[i]))
         compared = others[:rerank]
         cosines = dict(zip(compared, self._cosines(query, [records[i] for i in compared]), strict=True))
         cosines |= dict.fromkeys(others[rerank:])
@@ -166,12 +168,11 @@ class _Looking:
         folder, name = os.path.split(os.path.abspath(path))
         named = os.path.join(os.path.realpath(folder), name)
         query = _Query(path, frozenset((named, real)))
-        full = real if self._roots.slot_of(named) is None else named
-        query.slot = self._roots.slot_of(full)
-        owner = self._roots.owner(full)
-        if domain or owner:
-            indexed = None if query.slot is None else self._gallery.records([query.slot])[0].domain
-            query.domain = domain or indexed or (owner.domain if owner else "tgt")
+        full = real if self.roots.slot_of(named) is None else named
+        query.slot = self.roots.slot_of(full)
+        indexed = None if query.slot is None else self._gallery.records([query.slot])[0].domain
+        query.domain = domain or indexed or domain_of(self.roots, full)
+        owner = self.roots.owner(full)
         try:
             query.file = stat_photo(full, owner.path if owner else b"")
         except PhotoError as error:

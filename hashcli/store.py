@@ -80,6 +80,9 @@ class Store(Protocol):
     def slot_of(self, root: int, path: bytes) -> int | None:
         """The slot of a path, if the store holds it."""
 
+    def slots_by_path(self, root: int) -> Iterator[int]:
+        """The slots of a root's photos in the order of path bytes. Raises DamagedError."""
+
     def slots_of_digest(self, digest: bytes) -> list[int]:
         """All slots whose photos have this content, in order."""
 

@@ -8,7 +8,7 @@ roots    id -> root                                 meta     format, slots given
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,15 @@ class Tables:
         """The slot of a `path_key`."""
         value = self._get("paths", key)
         return None if value is None else decode_slot(key, value, "an entry of the gallery's paths")
+
+    def slots_by_path(self, root: int) -> Iterator[int]:
+        """The slots of a root's photos in the order of their keys, which but for very long paths is that of paths."""
+        cursor, prefix = self._cursor("paths"), root_key(root)
+        if cursor.set_range(prefix):
+            for key, value in cursor:
+                if key[: len(prefix)] != prefix:
+                    return
+                yield decode_slot(bytes(key), value, "an entry of the gallery's paths")
 
     def slots_of(self, digest: bytes) -> list[int]:
         """The slots of a content, in order."""

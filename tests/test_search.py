@@ -92,6 +92,32 @@ def test_ties_go_to_the_look_alikes_even_when_all_codes_are_equal(tmp_path):
     assert [m.cosine is None for m in partly.matches] == [False, False, True, True, True]
 
 
+@pytest.mark.parametrize("paths_per_record", [0, 6], ids=["by-records", "by-the-index-of-paths"])
+def test_which_of_a_cut_tie_are_shown_does_not_depend_on_the_order_of_indexing(tmp_path, monkeypatch, paths_per_record):
+    monkeypatch.setattr("hashcli.ties.RECORDS_AT_ONCE", 5)
+    monkeypatch.setattr("hashcli.ties.PATHS_PER_RECORD", paths_per_record)
+    folder = tmp_path / "photos"
+    exported = tiny.backbone(tmp_path / "backbone")
+    tiny.photo(folder / "m.png", 5)
+    tiny.photo(folder / "z/n.png", 6)
+    library = Library.create(tmp_path / "library")
+    tiny.adapt(library, exported, [(folder, "tgt"), (folder / "z", "tgt")], constant=True)
+    for n in range(20, 0, -1):  # slots run against the paths
+        tiny.noise(folder / f"{n:02d}.png", n)
+        indexing.index(library, progress=Silent())
+    tiny.noise(folder / "z/00.png", 50)
+    indexing.index(library, progress=Silent())
+    query = bytes(tiny.noise(tmp_path / "query.png", 99))
+    everything = [*(f"{n:02d}.png" for n in range(1, 21)), "m.png", "00.png", "n.png"]
+    for top in (1, 4, 7, 18, 19, 20, 30):
+        results = nearest(library, [query, query], top=top, rerank=0)
+        assert [names(result) for result in results] == [everything[:top]] * 2
+    (partly,) = nearest(library, [query], top=5, rerank=5)
+    assert sorted(names(partly)) == everything[:5], "compared closely are the first by path, too"
+    (near,) = nearest(library, [query], top=4, radius=0, rerank=0)
+    assert names(near) == everything[:4]
+
+
 def test_top_and_radius_bound_the_results(photos, tmp_path):
     library = library_of(photos, tmp_path)
     query = bytes(tiny.noise(tmp_path / "query.png", 99))
