@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli import backbones, registry
+from hashcli import backbones, registry, settings
 from hashcli.collection import (
     Collection,
     WalkOptions,
@@ -24,16 +23,20 @@ from hashcli.collection import (
     real_folder,
     with_classes,
 )
-from hashcli.errors import UsageError
+from hashcli.errors import MachineError, UsageError
 from hashcli.extraction import PhotoFailure
+from hashcli.jobs import checked_method
 from hashcli.library import Library
 from hashcli.parts import Part, label_array, read_part
 from hashcli.photos import escape
 from hashcli.progress import Progress
+from hashcli.records import DOMAINS
+from hashcli.roots import domain_of
 
 if TYPE_CHECKING:
     from hashcli.evaluation import Coded, EvalRow, Trial
     from hashcli.hasher import Hasher
+    from hashcli.records import Root
     from hashcli.training import TrainOptions
 
 
@@ -68,7 +71,7 @@ def evaluate_library(
     generation = library.require()
     hasher = generation.hasher
     with generation.gallery() as gallery:
-        roots = [(root.path, root.domain) for root in gallery.roots()]
+        roots = gallery.roots()
     backbone = ExportedBackbone(hasher.backbone_folder, hasher.spec)
     asked, given = (
         _classes_of(collect(folder, option, walk), option)
@@ -93,13 +96,11 @@ def evaluate_library(
     return Measured(report.rows, report.notes, failures)
 
 
-def _coded(part: Part, hasher: Hasher, roots: Sequence[tuple[bytes, str]], classes: Sequence[str]) -> Coded:
+def _coded(part: Part, hasher: Hasher, roots: Sequence[Root], classes: Sequence[str]) -> Coded:
     from hashcli.encoder import Encoder
     from hashcli.evaluation import Coded
 
-    inside = [(path, d) for path, d in roots if os.path.commonpath([path, part.collection.root]) == path]
-    domain = max(inside, key=lambda found: len(found[0]))[1] if inside else "tgt"
-    domains = np.full(len(part), int(domain == "tgt"), np.int64)
+    domains = np.array([DOMAINS.index(domain_of(roots, file.full)) for file in part.files], np.int64)
     labels = label_array(part.labels, classes, part.collection.multi_label)
     return Coded(Encoder(hasher).codes(part.features, domains), labels, part.digests)
 
@@ -128,8 +129,7 @@ def compare_folders(
     from hashcli.evaluation import compare_methods
     from hashcli.fitting import Labeled, resolve_device
 
-    names = list(registry.installed()) if all_methods else methods
-    chosen = [(name, options.settings) for name in names if registry.load(name)]
+    chosen, notes = _methods(methods, all_methods, options)
     folders = [(src, "--src"), (tgt, "--tgt"), *([(queries, "--queries")] if queries else [])]
     real = [(real_folder(folder, option), option) for folder, option in folders]
     for i, (one, first) in enumerate(real):
@@ -157,7 +157,31 @@ def compare_folders(
         device=device,
         skip_refused=all_methods,
     )
-    return Measured(found.rows, arrays.notes + found.notes, failures)
+    return Measured(found.rows, notes + arrays.notes + found.notes, failures)
+
+
+def _methods(
+    names: list[str], all_methods: bool, options: TrainOptions
+) -> tuple[list[tuple[str, Sequence[str]]], list[str]]:
+    """Names with the settings words that each knows; a word that none knows is a mistake (UsageError)."""
+    chosen: list[tuple[str, Sequence[str]]] = []
+    notes: list[str] = []
+    strange = set(options.settings)
+    for name in registry.installed() if all_methods else names:
+        try:
+            known = {setting.name for setting in settings.declared(registry.load(name).Settings)}
+        except MachineError as error:
+            if not all_methods:
+                raise
+            notes.append(f"{name} is left out: {error}")
+            continue
+        words = [word for word in options.settings if word.partition("=")[0].strip() in known]
+        strange -= set(words)
+        checked_method(name, words, options.n_bits, options.backbone)
+        chosen.append((name, words))
+    if strange and chosen:
+        checked_method(chosen[-1][0], sorted(strange), options.n_bits, options.backbone)
+    return chosen, notes
 
 
 class _Arrays:

@@ -53,11 +53,15 @@ class Unlabeled:
 
 @dataclass(frozen=True)
 class FittedHasher:
-    """A fitted method, with the means (2, d) of its input normalization, rows source and target."""
+    """A fitted method, with the means (2, d) of its input normalization, rows source and target.
+
+    threads: how many torch computed with, on which the last digits of sums depend.
+    """
 
     means: Floats
     fitted: Fitted
     method: HashMethod
+    threads: int
 
     def relaxed(self, features: Raw, domain: int) -> Floats:
         """Relaxed codes (n, n_bits) of raw features (n, d), all of domain 0 (source) or 1 (target)."""
@@ -97,6 +101,8 @@ def fit_method(
     same kind of machine. Raises UsageError for names, settings, code lengths and data that cannot work,
     MachineError when training or the export fails.
     """
+    import torch
+
     from hashcli.network import check_exportable, fit_input_norm
 
     codes.check_n_bits(n_bits)
@@ -114,10 +120,10 @@ def fit_method(
     with _reproducible(seed, device):
         if check_export and isinstance(method, GradientMethod):
             check_exportable(method.build_head(), dim, n_bits)
-        fitted = method.fit(data, Run(seed, device, progress, checkpoint))
+        fitted, threads = method.fit(data, Run(seed, device, progress, checkpoint)), torch.get_num_threads()
     if fitted.text is not None and vocabulary is not None:
         fitted.vocabulary = vocabulary.record()
-    return FittedHasher(means, fitted, method)
+    return FittedHasher(means, fitted, method, threads)
 
 
 def resolve_device(name: str) -> str:

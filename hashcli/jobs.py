@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli import __version__, registry, settings
+from hashcli import __version__, backbones, registry, settings
 from hashcli.carrying import Given
+from hashcli.codes import check_n_bits
 from hashcli.errors import LibraryError
 from hashcli.parts import Part, label_array
 from hashcli.photos import escape
@@ -26,7 +27,17 @@ if TYPE_CHECKING:
     from hashcli.encoder import BackboneSession
     from hashcli.fitting import FittedHasher
     from hashcli.library import Library
+    from hashcli.method import HashMethod
     from hashcli.records import Domain
+
+
+def checked_method(name: str, words: Sequence[str], n_bits: int, backbone: str) -> type[HashMethod]:
+    """The method's class, once the names, settings and code length asked for are known to be right (UsageError)."""
+    check_n_bits(n_bits)
+    backbones.check_name(backbone)
+    method = registry.load(name)
+    settings.parse(method.Settings, words, name)
+    return method
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,10 @@ class TrainingJob:
     @cached_property
     def key(self) -> str:
         """Equal for jobs that compute the same weights."""
-        plan = [__version__, self.method, sorted(self.words), self.n_bits, self.seed, self.backbone.spec.key]
+        plugin = registry.find(self.method)
+        chosen = settings.record(settings.parse(registry.load(self.method).Settings, self.words, self.method))
+        made = [__version__, plugin.package, plugin.version, self.method, chosen]
+        plan = [*made, self.n_bits, self.seed, self.backbone.spec.key]
         said = hashlib.blake2b(json.dumps(plan).encode(), digest_size=12)
         for domain, part in sorted(self.parts.items()):
             said.update(domain.encode())
@@ -97,7 +111,6 @@ class TrainingJob:
 
     def write_hasher(self, fitted: FittedHasher, folder: Path, events: list[Event], device: str) -> None:
         """Export what was fitted and write the hasher's folder. Raises MachineError."""
-        import torch
 
         from hashcli.fitting import text_means
         from hashcli.hasher import Hasher
@@ -119,7 +132,7 @@ class TrainingJob:
                 settings=settings.record(fitted.method.settings),
                 n_bits=self.n_bits,
                 seed=self.seed,
-                threads=torch.get_num_threads(),
+                threads=fitted.threads,
                 centering=fitted.method.centering,
                 classes=self.classes,
                 seen=self.seen,

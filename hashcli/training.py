@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli import backbones, captions, registry, settings
-from hashcli.codes import check_n_bits
+from hashcli import backbones, captions
 from hashcli.collection import (
     Collection,
     WalkOptions,
@@ -22,7 +21,7 @@ from hashcli.collection import (
 )
 from hashcli.errors import UsageError
 from hashcli.extraction import PhotoFailure
-from hashcli.jobs import TrainingJob
+from hashcli.jobs import TrainingJob, checked_method
 from hashcli.parts import read_part
 from hashcli.photos import escape
 from hashcli.progress import Event, Progress, Recorded
@@ -84,7 +83,7 @@ def adapt(library: Library, src: Path, tgt: Path, options: TrainOptions, progres
     process writes, MachineError for what this machine lacks.
     """
     started = time.monotonic()
-    method = checked_method(options)
+    method = checked_method(options.method, options.settings, options.n_bits, options.backbone)
     check_apart(real_folder(src, "--src"), real_folder(tgt, "--tgt"), "--src and --tgt")
     source = with_classes(collect(src, "--src", options.walk), options.labels, "--src")
     target = collect(tgt, "--tgt", options.walk)
@@ -96,7 +95,7 @@ def train(library: Library, folder: Path, options: TrainOptions, progress: Progr
     started = time.monotonic()
     if not options.method:
         options = replace(options, method=_called_for(folder, options, progress))
-    method = checked_method(options)
+    method = checked_method(options.method, options.settings, options.n_bits, options.backbone)
     if "target_images" in method.needs:
         raise UsageError(
             f"{options.method} adapts one folder to another, and train has only one",
@@ -121,15 +120,6 @@ def _called_for(folder: Path, options: TrainOptions, progress: Progress) -> str:
         return "dcgh"
     progress.say("the photos have captions, but no classes: with subfolders or --labels, dcgh would learn from both")
     return otherwise
-
-
-def checked_method(options: TrainOptions) -> type[HashMethod]:
-    """The method's class, once the names, settings and code length asked for are known to be right (UsageError)."""
-    check_n_bits(options.n_bits)
-    backbones.check_name(options.backbone)
-    method = registry.load(options.method)
-    settings.parse(method.Settings, options.settings, options.method)
-    return method
 
 
 def _make(
