@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -206,3 +207,21 @@ def test_devices_are_resolved_or_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_cublas_is_told_to_be_deterministic(keeper: type[Keeper], source: Labeled) -> None:
     fit(source, None)
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_methods_that_need_captions_get_them_as_text_features_and_others_do_not(
+    keeper: type[Keeper], source: Labeled, target: Unlabeled
+) -> None:
+    said = ["a red mug", "", *["two blue shoes"] * (N - 2)]
+    captioned = replace(source, captions=said)
+    assert fit(captioned, target).fitted.vocabulary is None
+    assert keeper.given[0][0].source.text is None
+    keeper.needs = frozenset({"captions"})
+    fit(captioned, target)
+    given = keeper.given[-1][0].source
+    assert given.captions == tuple(said) and given.text is not None and given.text.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(given.text, axis=1), [5**0.5, 0, *[5**0.5] * (N - 2)], rtol=1e-3)
+    with pytest.raises(UsageError, match="with captions, and there are none"):
+        fit(source, target)
+    with pytest.raises(ValueError, match="1 captions do not fit"):
+        fit(replace(source, captions=["one"]), target)
