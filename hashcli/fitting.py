@@ -108,7 +108,7 @@ def fit_method(
     codes.check_n_bits(n_bits)
     cls = registry.load(name)
     dim = _check_rows(source, target, n_classes)
-    method = cls(Task(n_bits, dim, n_classes, seed), settings.parse(cls.Settings, words, name))
+    method = cls(Task(n_bits, dim, n_classes, seed, name), settings.parse(cls.Settings, words, name))
     if method.wants_pixels and encode is None:
         raise UsageError(f"{name} mixes photos with these settings, and here are only their features")
     means = fit_input_norm(source.features if source else None, target.features if target else None, method.centering)

@@ -30,12 +30,13 @@ Need = Literal["source_labels", "target_images", "captions"]
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked of a method: the sizes it must honor and the seed of all its randomness."""
+    """What is asked of a method: the sizes it must honor, the seed of all its randomness, the name it was called by."""
 
     n_bits: int
     feature_dim: int
     n_classes: int
     seed: int
+    name: str = "this method"
 
 
 @dataclass
@@ -66,6 +67,11 @@ class Fitted:
 @dataclass(frozen=True)
 class NoSettings:
     """A method with nothing to set."""
+
+
+def one_label_only(name: str) -> UsageError:
+    """The refusal of photos with several labels."""
+    return UsageError(f"{name} takes one label per photo, and some have several", "try `--method metah`")
 
 
 class HashMethod(ABC):
@@ -101,7 +107,7 @@ class HashMethod(ABC):
 
         Raises UsageError that says what is missing; subclasses add their own conditions after `super().check`.
         """
-        name = type(self).__name__
+        name = self.task.name
         source, target = data.source, data.target
         if "source_labels" in self.needs:
             if source is None or source.labels is None:
@@ -119,7 +125,7 @@ class HashMethod(ABC):
                 "put a text file beside each photo (photo.jpg.txt), or give --captions-file FILE.csv",
             )
         if data.multi_label and not self.multi_label:
-            raise UsageError(f"{name} takes one label per photo, and some have several", "try `--method metah`")
+            raise one_label_only(name)
 
     @abstractmethod
     def fit(self, data: TrainingData, run: Run) -> Fitted:

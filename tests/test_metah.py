@@ -232,7 +232,7 @@ def test_several_labels_are_learned_from():
     ("change", "message"),
     [
         ({"target": None}, "METAH adapts to a second, unlabelled folder"),
-        ({"source": None}, "METAH learns from labels, and there are none"),
+        ({"source": None}, "learns from labels, and there are none"),
         ({"n_classes": 1}, "METAH needs photos of at least 2 classes, found 1"),
     ],
     ids=["no target", "no labels", "one class"],
