@@ -1,27 +1,12 @@
-"""Is a gallery what was written? LMDB's pages are looked at, and what the values say of each other."""
+"""Is a gallery what was written? Its values, and what they say of each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from hashcli.errors import DamagedError
 from hashcli.records import Record, path_key
 from hashcli.tables import Tables
-
-
-def structure(data: Path) -> list[str]:
-    """What is wrong with LMDB's own pages; nothing is looked at where py-lmdb is older than 3 and cannot tell."""
-    try:
-        from lmdb.verify import VerifyError, verify
-    except ImportError:
-        return []
-    if not data.exists():
-        return [f"{data} is missing"]
-    try:
-        return [f"{data}: {problem}" for problem in verify(str(data))]  # type: ignore[no-untyped-call]
-    except VerifyError as error:
-        return [f"{data}: {error}"]
 
 
 def contradictions(tables: Tables, capacity: int) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeVar
 import lmdb
 
 from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError
+from hashcli.pages import check_file, fill_up
 from hashcli.seals import REPAIR, damaged, seal, unseal
 
 T = TypeVar("T")
@@ -24,10 +25,6 @@ _NO_ROOM = "make room on the disk, then try again"
 _COUNTER_KEY = b"counter"
 _COUNTER = struct.Struct("<Q")
 
-# One of the two meta pages of LMDB 0.9 on a 64-bit machine: flags, magic, version, map size, page size, root of the
-# main database, last page in use, transaction.
-_META = struct.Struct("=10xH4xII8xQI84xQQQ")
-_META_PAGE, _MAGIC, _NO_PAGE = 0x08, 0xBEEFC0DE, 2**64 - 1
 _DAMAGE = (
     lmdb.CorruptedError,
     lmdb.PageNotFoundError,
@@ -155,7 +152,7 @@ class Environment:
                 except lmdb.MapFullError:
                     self._grow(self._env.info()["map_size"] + 1)
         with on_disk(self.folder):
-            self._fill_up()
+            fill_up(self.folder / "data.mdb")
             _write_mirror(self.folder, counter)
         return result
 
@@ -179,43 +176,12 @@ class Environment:
             raise RuntimeError("the map cannot be resized while this process reads it")
         self._env.set_mapsize(size)
 
-    def _fill_up(self) -> None:
-        """LMDB may leave pages at the end of its file unwritten; written out, a shorter file is a cut one."""
-        data = self.folder / "data.mdb"
-        length = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        if data.stat().st_size < length:
-            os.truncate(data, length)
-
     def _counter(self, txn: Transaction | None = None) -> int:
         if txn is None:
             with self.read() as txn:
                 return self._counter(txn)
         value = txn.get(_COUNTER_KEY, db=self.databases["meta"])
         return 0 if value is None else int(_COUNTER.unpack(unseal(_COUNTER_KEY, value, "the transaction counter"))[0])
-
-
-def check_file(data: Path) -> None:
-    """Raise DamagedError unless LMDB's file is as long as it says: reading a map behind its end kills a process."""
-    try:
-        with data.open("rb") as file:
-            length = os.fstat(file.fileno()).st_size
-            page_size = _META.unpack(file.read(_META.size))[4]
-            file.seek(page_size)
-            pages = [os.pread(file.fileno(), _META.size, at) for at in (0, page_size)]
-        metas = [_META.unpack(page) for page in pages]
-    except FileNotFoundError:
-        raise DamagedError(f"{data} is missing", REPAIR) from None
-    except (struct.error, OSError):
-        raise damaged(str(data), "it is cut or no LMDB file") from None
-    for flags, magic, version, _, size, _, _, _ in metas:
-        if flags != _META_PAGE or magic != _MAGIC or version != 1 or size != page_size:
-            raise damaged(str(data), "it is no LMDB file, or its first pages are lost")
-    _, _, _, map_size, _, root, last_page, _ = max(metas, key=lambda meta: meta[7])
-    needed = (last_page + 1) * page_size
-    if length < needed:
-        raise damaged(str(data), f"it was cut from {needed} to {length} bytes")
-    if needed > map_size or (root > last_page and root != _NO_PAGE):
-        raise damaged(str(data), "its first pages contradict each other")
 
 
 @contextmanager

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hashcli import codes, salvage
-from hashcli.checking import contradictions, structure
+from hashcli.checking import contradictions
 from hashcli.codes import Packed
 from hashcli.environment import Environment, Transaction
 from hashcli.errors import DamagedError, LibraryError, NewerFormatError
 from hashcli.mounts import is_network_folder
+from hashcli.pages import structure
 from hashcli.records import Domain, Record, Root, path_key
 from hashcli.salvage import Salvaged
 from hashcli.scan import Ints, TopK

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import lmdb
 
-from hashcli.environment import check_file, on_disk, translated
+from hashcli.environment import on_disk, translated
+from hashcli.pages import check_file, fill_up
 
 T = TypeVar("T")
 
@@ -71,7 +72,9 @@ class Env:
             while True:
                 try:
                     with self._env.begin(write=True) as transaction:
-                        return work(transaction)
+                        result = work(transaction)
+                    fill_up(self.folder / "data.mdb")
+                    return result
                 except lmdb.MapFullError:
                     self._env.set_mapsize(2 * self._env.info()["map_size"])
                 except lmdb.MapResizedError:

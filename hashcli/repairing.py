@@ -16,7 +16,6 @@ import numpy as np
 
 from hashcli import codes
 from hashcli.carrying import Codes
-from hashcli.checking import structure
 from hashcli.durable import replace_file, sync, sync_tree
 from hashcli.errors import DamagedError
 from hashcli.extraction import PhotoFailure
@@ -24,6 +23,7 @@ from hashcli.features import FeatureCache
 from hashcli.gallery import Gallery
 from hashcli.generation import read_generation, write_json
 from hashcli.library import FORMAT, VERSION, Library
+from hashcli.pages import structure
 from hashcli.progress import Progress
 from hashcli.verifying import feature_folders
 

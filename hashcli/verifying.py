@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli.checking import structure
 from hashcli.errors import DamagedError
 from hashcli.features import FeatureCache
 from hashcli.gallery import Gallery
+from hashcli.pages import structure
 from hashcli.progress import Progress
 from hashcli.roots import Roots
 
@@ -42,7 +42,7 @@ def verify(library: Library, progress: Progress) -> list[Finding]:
         with progress.task(f"checking cached features {folder.name}"):
             found += _features(folder, current)
     if (library.folder / "identity" / "data.mdb").exists():
-        problems = structure(library.folder / "identity" / "data.mdb")
+        problems = structure(library.folder / "identity" / "data.mdb") or []
         found += [Finding("identity", None, problem) for problem in problems]
     return found
 
@@ -80,7 +80,7 @@ def _codeless(gallery: Gallery) -> Iterator[bytes]:
 def _features(folder: Path, current: Generation | None) -> Iterator[Finding]:
     item = f"features {folder.name}"
     try:
-        found = structure(folder / "index" / "data.mdb")
+        found = structure(folder / "index" / "data.mdb") or []
         yield from (Finding(item, None, problem) for problem in found)
         if not found:
             with FeatureCache.kept(folder) as cache:

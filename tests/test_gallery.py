@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hashcli import blocks, checking, codes, environment, gallery, mounts, seals
+from hashcli import blocks, codes, environment, gallery, mounts, pages, seals
 from hashcli.errors import DamagedError, LibraryError, MachineError, NewerFormatError, UsageError
 from hashcli.gallery import Gallery, Record, Root
 
@@ -307,7 +307,7 @@ def test_flipped_bits_anywhere_in_the_file_are_found_by_verify_or_change_nothing
         )
         changed[place] ^= 1 << draw.randrange(8)
         (folder / "data.mdb").write_bytes(changed)
-        found = checking.structure(folder / "data.mdb")
+        found = pages.structure(folder / "data.mdb")
         if not found:
             try:
                 with Gallery.open(folder) as opened:
@@ -356,6 +356,42 @@ def test_a_cut_file_is_damage_and_never_a_bus_error(folder, share):
     os.truncate(data, int(data.stat().st_size * share))
     with pytest.raises(DamagedError, match=r"data\.mdb"):
         Gallery.open(folder)
+
+
+@pytest.mark.parametrize("found, whole", [([], True), (["page 9 is gone"], False), (None, False)])
+def test_a_short_file_is_whole_only_when_nothing_but_free_pages_is_missing(folder, monkeypatch, found, whole):
+    """As a writer leaves it that is killed before it can fill the file up; its pages are looked at one by one."""
+    data = folder / "data.mdb"
+    before = data.read_bytes()[:-4096]
+    data.write_bytes(before)
+    monkeypatch.setattr(pages, "structure", lambda data: found)
+    if not whole:
+        with pytest.raises(DamagedError, match="cut from"):
+            pages.check_file(data)
+        return
+    pages.check_file(data)
+    pages.fill_up(data)
+    assert data.read_bytes() == before + bytes(4096)
+
+
+def test_a_file_that_grows_while_it_is_looked_at_is_not_damage(folder, monkeypatch):
+    """A writer may commit between any two steps of a look, and fills its file up a moment after its commit."""
+    data = folder / "data.mdb"
+    whole = data.read_bytes()
+    fstat = os.fstat
+
+    def grown(descriptor):
+        data.write_bytes(whole)
+        return fstat(descriptor)
+
+    os.truncate(data, len(whole) - 4096)
+    with monkeypatch.context() as patch:
+        patch.setattr(pages.os, "fstat", grown)
+        pages.check_file(data)
+
+    os.truncate(data, len(whole) - 4096)
+    monkeypatch.setattr(pages.time, "sleep", lambda wait: data.write_bytes(whole) if wait else None)
+    pages.check_file(data)
 
 
 @pytest.mark.parametrize("garbage", [b"", b"no database", b"\0" * 65536, random.Random(2).randbytes(65536)])
