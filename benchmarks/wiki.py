@@ -32,7 +32,7 @@ TABLE = {"image to text": [33.84, 37.35, 38.84, 39.87], "text to image": [75.10,
 VARIANTS: dict[str, tuple[list[str], float, tuple[int, ...]]] = {
     "dcgh": ([], 0.0, BITS),
     "dcgh, published W-step": (["w_step=paper"], 0.0, BITS),
-    "dcgh, lam and width as published": (["lam=0.01", "width=1"], 0.0, BITS),
+    "dcgh, lam=0.01, width=1": (["lam=0.01", "width=1"], 0.0, BITS),
     "dcgh-d (alpha=0)": (["alpha=0"], 0.0, (64,)),
     "dcgh-r (lam=0)": (["lam=0"], 0.0, (64,)),
     "half unpaired": ([], 0.5, BITS),
