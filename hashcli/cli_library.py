@@ -77,7 +77,7 @@ def verify(
         return
     rows: list[Row] = [(finding.item, finding.path, finding.problem) for finding in found]
     output.show(("item", "path", "problem"), rows, form, header=header)
-    raise DamagedError(f"the library is damaged: {len(found)} findings", REPAIR)
+    raise DamagedError(f"the library is damaged: {len(found)} problems found", REPAIR)
 
 
 @app.command()

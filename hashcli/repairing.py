@@ -60,13 +60,10 @@ def repair(folder: Path, progress: Progress) -> Repaired:
         _mend_current(library, report)
         _mend_caches(library, report)
         for generation in _with_hashers(library, report):
-            with progress.task(f"checking {generation.name}"):
-                problems = _gallery_problems(generation)
+            problems = _gallery_problems(generation)
             if problems:
                 progress.say(f"the gallery of {generation.name} is damaged: {problems[0]}")
-                with progress.task(f"rebuilding the gallery of {generation.name}"):
-                    _rebuild(library, generation, report)
-                report.done.append(f"rebuilt the gallery of {generation.name}")
+                _rebuild(library, generation, report)
     return report
 
 
@@ -167,6 +164,7 @@ def _rebuild(library: Library, generation: Generation, report: Repaired) -> None
                 break
             except DamagedError as error:
                 report.done.append(f"found nothing in the gallery of {source.name}: {error}")
+        n_photos, n_roots = fresh.count(), len(fresh.roots())
     sync_tree(made)
     gallery, damaged = generation.folder / "gallery", generation.folder / DAMAGED
     if gallery.exists():
@@ -174,6 +172,9 @@ def _rebuild(library: Library, generation: Generation, report: Repaired) -> None
         os.rename(gallery, damaged)
     os.rename(made, gallery)
     sync(generation.folder)
+    report.done.append(f"rebuilt the gallery of {generation.name}: {n_photos} photos saved")
+    if not n_roots:
+        report.done.append("its folders are not known any more: `hashcli index DIR` adds them again")
 
 
 def _copy(library: Library, old: Gallery, fresh: Gallery, hasher: Hasher, report: Repaired) -> None:

@@ -35,12 +35,14 @@ def verify(library: Library, progress: Progress) -> list[Finding]:
     except DamagedError as error:
         return [Finding("library", None, str(error))]
     found: list[Finding] = []
-    for generation in generations:
-        with progress.task(f"checking {generation.name}"):
+    caches = feature_folders(library.folder)
+    with progress.task("checking hashers, galleries and caches", len(generations) + len(caches)) as task:
+        for generation in generations:
             found += _generation(generation)
-    for folder in feature_folders(library.folder):
-        with progress.task(f"checking cached features {folder.name}"):
+            task.advance()
+        for folder in caches:
             found += _features(folder, current)
+            task.advance()
     if (library.folder / "identity" / "data.mdb").exists():
         problems = structure(library.folder / "identity" / "data.mdb") or []
         found += [Finding("identity", None, problem) for problem in problems]

@@ -9,6 +9,7 @@ import lmdb
 import pytest
 
 from hashcli import blocks, gallery
+from hashcli.cli import main
 from hashcli.errors import DamagedError, LibraryError, NoLibraryError
 from hashcli.indexing import index
 from hashcli.library import Library
@@ -160,6 +161,21 @@ def test_a_cut_gallery_gets_its_photos_from_the_generation_before(library, tmp_p
     assert_whole(library)
 
 
+def test_a_cut_gallery_without_another_one_is_made_empty_and_its_folders_are_asked_for(library, tmp_path):
+    before = codes_of(library)
+    os.truncate(library.current().folder / "gallery" / "data.mdb", 20_000)
+
+    done = repair(library.folder, Silent()).done
+
+    assert done[1:] == [
+        "rebuilt the gallery of g000001: 0 photos saved",
+        "its folders are not known any more: `hashcli index DIR` adds them again",
+    ]
+    assert_whole(library)
+    index(library, [tmp_path / "photos"], domain="src", progress=Silent())
+    assert codes_of(library) == before
+
+
 def test_an_older_gallery_that_has_come_back_is_taken_as_it_is(library, tmp_path):
     folder = library.current().folder / "gallery"
     old = (folder / "data.mdb").read_bytes()
@@ -224,3 +240,20 @@ def test_a_folder_without_a_library_is_not_made_one(tmp_path):
     with pytest.raises(NoLibraryError):
         repair(tmp_path / "nothing", Silent())
     assert os.listdir(tmp_path) == []
+
+
+def test_the_commands_list_mend_and_exit_with_4_while_there_is_damage(library, tmp_path, monkeypatch, capfd):
+    def hashcli(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["hashcli", *arguments, "--library", str(library.folder)])
+        return main(), *capfd.readouterr()
+
+    flip(shard_of(library), 40)
+    code, out, err = hashcli("library", "verify")
+    assert (code, out.split("\t")[1]) == (4, str(tmp_path / "photos" / "class0" / "00.png"))
+    assert "`hashcli library repair`" in err
+    code, out, err = hashcli("library", "repair")
+    assert (code, out) == (0, "")
+    assert "dropped 1 damaged features" in err
+    code, out, err = hashcli("library", "verify")
+    assert (code, out) == (0, "")
+    assert "all is as it was written" in err
