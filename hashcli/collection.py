@@ -70,7 +70,10 @@ def check_apart(one: bytes, other: bytes, options: str) -> None:
 
 
 def collect(folder: Path, option: str, options: WalkOptions) -> Collection:
-    """Walk a folder for photos, without opening any. Raises UsageError when it is no folder or holds none."""
+    """Walk a folder for photos, without opening any; one that links lead to as well counts once.
+
+    Raises UsageError when it is no folder or holds none.
+    """
     root = real_folder(folder, option)
     files: list[PhotoFile] = []
     problems: list[Problem] = []
@@ -93,7 +96,29 @@ def collect(folder: Path, option: str, options: WalkOptions) -> Collection:
             f"{option}: no photos{filtered} in {_shown(folder)}{seen}",
             "JPEG, PNG, WebP, TIFF... are looked for, subfolders included",
         )
+    files = _counted_once(files, options)
     return Collection(root, files, problems, [() for _ in files])
+
+
+def is_linked(file: PhotoFile, options: WalkOptions) -> bool:
+    """Whether a walk met the photo under another name than its own. A hard link is a name of its own."""
+    return os.path.realpath(file.full) != file.full if options.follow_symlinks else os.path.islink(file.full)
+
+
+def _counted_once(files: list[PhotoFile], options: WalkOptions) -> list[PhotoFile]:
+    """The files without the links to photos that are there already, under their own name or by an earlier link."""
+    links = {file.full: os.path.realpath(file.full) for file in files if is_linked(file, options)}
+    if not links:
+        return files
+    seen = {file.full for file in files if file.full not in links}
+    kept = []
+    for file in files:
+        real = links.get(file.full)
+        if real is None or real not in seen:
+            kept.append(file)
+        if real is not None:
+            seen.add(real)
+    return kept
 
 
 def labeled_by_folder(collection: Collection) -> Collection:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hashcli.carrying import Codes, blocks, fill, within
-from hashcli.collection import LabelTable, WalkOptions, folder_label, real_folder
+from hashcli.collection import LabelTable, WalkOptions, folder_label, is_linked, real_folder
 from hashcli.errors import UsageError
 from hashcli.extraction import PhotoFailure, extract
 from hashcli.photos import DIGEST_SIZE, PhotoFile, escape, walk
@@ -146,6 +146,8 @@ class _Run:
         self._report, self._workers, self._progress = report, workers, progress
         self._codes = Codes(library, hasher)
         self._roots = Roots(gallery)
+        self._links: list[tuple[PhotoFile, Root]] = []  # photos that were met under another name than their own
+        self._met: set[int] = set()  # photos that were met under their own name, as `_fingerprint`s
         self._seen = bytearray(gallery.info().slots)  # slots accounted for; later ones are this run's own
 
     def targets(self, folders: Sequence[Path], domain: Domain | None, by_table: bool) -> list[_Target]:
@@ -183,12 +185,15 @@ class _Run:
                 for block in blocks(self._files(target, targets, options)):
                     candidates += self._changes(block, table)
                     task.advance(len(block))
+        for block in blocks(self._links_elsewhere()):
+            candidates += self._changes(block, table)
         if table and targets:
             table.check_fits(" or ".join(escape(target.path) for target in targets))
         if candidates:
             with self._progress.task("indexing photos", len(candidates)) as task:
                 for some in blocks(candidates):
-                    self._store(some, within(self._progress, task))
+                    if not self._store(some, within(self._progress, task)):
+                        task.advance(len(some))
 
     def _files(
         self, target: _Target, targets: Sequence[_Target], options: WalkOptions
@@ -208,7 +213,20 @@ class _Run:
                 owner = self._roots.owner(item.full) or target.root
                 if owner.path != item.root:
                     item = replace(item, root=owner.path, path=relative(item.full, owner.path))
+                if is_linked(item, options):
+                    self._links.append((item, owner))
+                    continue
+                self._met.add(_fingerprint(item))
                 yield item, owner
+
+    def _links_elsewhere(self) -> Iterator[tuple[PhotoFile, Root]]:
+        """Of the links those to photos that are neither met nor held under their own name, each photo once."""
+        seen: set[bytes] = set()
+        for file, root in self._links:
+            real = os.path.realpath(file.full)
+            if real not in seen and _fingerprint(file) not in self._met and self._roots.slot_of(real) is None:
+                seen.add(real)
+                yield file, root
 
     def _changes(self, photos: Sequence[tuple[PhotoFile, Root]], table: LabelTable | None) -> Iterator[_Candidate]:
         """Those of the photos that are not in the gallery just as they are, or whose features were dropped."""
@@ -229,7 +247,8 @@ class _Run:
                         continue
                 yield _Candidate(file, root, slot, label)
 
-    def _store(self, candidates: Sequence[_Candidate], progress: Progress) -> None:
+    def _store(self, candidates: Sequence[_Candidate], progress: Progress) -> int:
+        """Bring the gallery up to date with these photos -> how many had to be opened: reading them is the progress."""
         files = [candidate.file for candidate in candidates]
         read = extract(files, self._backbone, self._library, workers=self._workers, progress=progress)
         self._report.failed += read.failures
@@ -267,6 +286,7 @@ class _Run:
             records = [record for record, _ in fresh]
             packed = self._codes([row for _, row in fresh], [record.domain for record in records])
             self._gallery.append(records, packed)
+        return read.n_read
 
     def _left_behind(self, digest: bytes) -> int | None:
         """The slot of a photo of this content whose own file is gone, though its root is there."""
@@ -318,6 +338,11 @@ class _Run:
 
 def _record(file: PhotoFile, root: Root, digest: bytes, label: str | None) -> Record:
     return Record(root.id, file.path, file.size, file.mtime_ns, digest, label, root.domain)
+
+
+def _fingerprint(file: PhotoFile) -> int:
+    """A number that a file and the links to it share, small because one is kept of every photo."""
+    return hash((file.inode, file.size, file.mtime_ns))
 
 
 def _folder_label(root: Root, path: bytes) -> str | None:

@@ -76,6 +76,19 @@ def test_no_class_and_one_class_are_refused_with_what_to_do(folder):
     assert "one class only (deep)" in str(one)
 
 
+def test_a_photo_that_links_lead_to_counts_once_and_under_its_own_name(folder, tmp_path):
+    outside = tmp_path / "outside.jpg"
+    outside.write_bytes(b"y")
+    os.symlink(folder / "mug/1.jpg", folder / "a-link.jpg")
+    os.symlink(folder / "shoe", folder / "z-shoe")
+    os.symlink(outside, folder / "b-link.jpg")
+    os.symlink(outside, folder / "mug/b-link.jpg")
+    os.link(folder / "shoe/3.png", folder / "shoe/hard.png")
+    own = [b"loose.jpg", b"mug/1.jpg", b"mug/deep/2.jpg", b"shoe/3.png", b"shoe/hard.png"]
+    for options in (ANY, WalkOptions(follow_symlinks=True)):
+        assert [file.path for file in collect(folder, "--src", options).files] == [b"b-link.jpg", *own]
+
+
 @pytest.mark.parametrize("one, other", [("a", "a"), ("a", "a/b"), ("a/b", "a")])
 def test_overlapping_folders_are_refused(tmp_path, one, other):
     (tmp_path / "a/b").mkdir(parents=True)

@@ -370,6 +370,19 @@ def test_excluded_photos_are_neither_added_nor_gone(library, folder):
     assert len(held(library)) == 14
 
 
+def test_a_photo_that_links_lead_to_is_indexed_once_whichever_is_met_first(library, folder, tmp_path):
+    outside = tiny.noise(tmp_path / "elsewhere/x.png", 900)
+    (folder / "00-link.png").symlink_to(folder / "5.png")
+    (folder / "out-1.png").symlink_to(outside)
+    (folder / "out-2.png").symlink_to(outside)
+    (folder / "sub").mkdir()
+    (folder / "sub/link.png").symlink_to(folder / "6.png")
+    assert counts(run(library, folder)) == {"added": 11, "n_encoded": 11}
+    assert f"{folder}/out-1.png" in held(library) and f"{folder}/5.png" in held(library)
+    assert counts(run(library, folder / "sub")) == {}
+    assert counts(run(library, prune=True)) == {"unchanged": 15}
+
+
 def test_folders_that_cannot_be_are_refused(library, folder, tmp_path):
     with pytest.raises(UsageError, match="no folder"):
         run(library, tmp_path / "absent")
