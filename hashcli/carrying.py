@@ -9,7 +9,7 @@ has stored is kept by the next.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -168,9 +168,11 @@ class _Filling:
                 f"{n_missing} photos of the library are read again: {self._backbone.spec.name} has not seen them yet"
             )
         n_carried = 0
-        with self._progress.task("reading photos again", n_missing) as task:
+        reading = self._progress.task("reading photos again", n_missing) if n_missing else nullcontext()
+        with reading as task:
+            progress = within(self._progress, task) if task else self._progress
             for block in waiting():
-                records, rows = self._with_rows(block, old_roots, within(self._progress, task))
+                records, rows = self._with_rows(block, old_roots, progress)
                 self._append([replace(r, root=ids[old_roots[r.root].path]) for r in records], rows)
                 n_carried += len(records)
         return n_carried

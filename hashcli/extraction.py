@@ -90,6 +90,8 @@ def extract(
         run = _Run(files, identity, cache, _rule(spec), functools.partial(open_session, backbone))
         if run.n_damaged:
             talk.say(f"{run.n_damaged} cached features are damaged; their photos are read again")
+        if not run.todo:
+            return run.result()
         with talk.task("reading photos", len(files)) as task:
             task.advance(len(files) - len(run.todo))
             todo = [files[i] for i in run.todo]

@@ -16,7 +16,7 @@ EVERY = 60.0  # seconds between two lines about the same task
 class Talk:
     """A Progress of lines: of each task one at the start, one at the end, at most one a minute between.
 
-    A task of a single item passes unmentioned: it is a query, and the answer says it all.
+    A task of no item or a single one passes unmentioned: that is a query, and the answer says it all.
     `say` is silent with `quiet`, `log` speaks with `verbose`. Bytes that are no text have been escaped by those
     who make the lines.
     """
@@ -30,7 +30,7 @@ class Talk:
     def task(self, what: str, total: int | None = None) -> Iterator[Task]:
         """Open one piece of work of `total` items (None: unknown)."""
         task = CountedTask(what, total, self)
-        if total == 1:
+        if total in (0, 1):
             yield task
             return
         self.say(f"{what}: {total:,} to do" if total else f"{what} ...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hashcli.encoder import Encoder
 from hashcli.errors import DamagedError
 from hashcli.library import Library
 from hashcli.photos import digest
-from hashcli.progress import Silent
+from hashcli.progress import Silent, Task
 from hashcli.records import DOMAINS
 from tests import tiny
 
@@ -21,6 +22,11 @@ class Listening(Silent):
     def __init__(self) -> None:
         super().__init__()
         self.said: list[str] = []
+        self.tasks: list[str] = []
+
+    def task(self, what: str, total: int | None = None) -> AbstractContextManager[Task]:
+        self.tasks.append(what)
+        return super().task(what, total)
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -98,7 +104,7 @@ def test_photos_with_cached_features_are_carried_without_being_read(library, fol
     (a / "mug/0.png").unlink()
     progress = Listening()
     generation, filled = tiny.adapt(library, exported, [(b, "tgt")], progress=progress)
-    assert filled.n_carried == 3 and progress.said == []
+    assert filled.n_carried == 3 and progress.said == [] and progress.tasks == []
     assert f"{a}/mug/0.png" in tiny.held(generation), "gone from the disk, but not from the library"
 
 
