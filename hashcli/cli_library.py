@@ -141,7 +141,7 @@ def import_hasher(
     with opened.writing(), opened.new_generation() as building:
         hasher = Hasher.import_from(file, building.hasher_folder)
         Gallery.create(building.gallery_folder, hasher.n_bits, hasher.digest).close()
-        opened.publish(building, "staged")
+        opened.publish(building, "staged", Talk(quiet))
     folders = "" if opened.current() else " DIR"
     Talk(quiet).say(f"imported a {hasher.method} hasher of {hasher.n_bits} bits; next: hashcli index{folders}")
 

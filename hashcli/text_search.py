@@ -16,6 +16,7 @@ from hashcli.progress import Progress, Silent
 from hashcli.ranking import Match, cached_features, cosines_to, in_order
 from hashcli.records import DOMAINS, Record
 from hashcli.roots import Roots
+from hashcli.ties import nearest_by_path
 from hashcli.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -94,9 +95,10 @@ def nearest_to_text(
     with generation.gallery() as gallery, gallery.snapshot(), ExitStack() as stack:
         features = library.kept_features(hasher.spec)
         cache = stack.enter_context(features) if features else None
-        ((slots, distances),) = gallery.search(code[None], None if top is None else max(top, rerank), radius)
-        records = gallery.records(slots)
         roots = Roots(gallery)
+        most = None if top is None else max(top, rerank)
+        ((slots, distances),) = nearest_by_path(gallery, roots, code[None], most, radius)
+        records = gallery.records(slots)
         cosines: dict[int, float | None] = dict.fromkeys(range(len(records)))
         cosines |= _cosines(relaxed, records[:rerank], hasher, cache, progress or Silent())
         paths = [roots.full(record) for record in records]

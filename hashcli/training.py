@@ -199,7 +199,7 @@ def _publish(
             workers=options.workers,
             progress=progress,
         )
-        generation = library.publish(building, "staged" if options.no_index else "complete")
+        generation = library.publish(building, "staged" if options.no_index else "complete", progress)
     return TrainReport(
         generation=generation.name,
         method=options.method,
