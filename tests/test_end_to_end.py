@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import Command
 
+pytestmark = pytest.mark.xdist_group("commands")  # one worker: the backbone is exported once, and each world made once
 FAST = ("--set", "epochs=2", "--set", "steps_per_epoch=10", "--set", "warmup=1", "-b", "32")
 
 
@@ -77,7 +78,7 @@ def test_query_imports_no_torch(world):
     command, base = world
     script = (
         "import sys; from hashcli import cli; sys.argv = ['hashcli', 'query', sys.argv[1], '-f', 'paths'];"
-        "code = cli.main(); loaded = {'torch', 'timm', 'rich', 'onnx', 'scipy'} & set(sys.modules);"
+        "code = cli.main(); loaded = {'torch', 'torchvision', 'timm', 'rich', 'onnx', 'scipy', 'sklearn'} & set(sys.modules);"
         "sys.exit(f'{loaded} loaded' if loaded else code)"
     )
     python = Path(sysconfig.get_path("scripts")) / "python"
@@ -205,7 +206,7 @@ def test_a_signal_during_adapt_leaves_the_old_state_and_the_same_command_goes_on
     src = photo_folder(tmp_path / "s", kinds=2, each=40, first=1000, size=64)
     tgt = photo_folder(tmp_path / "t", kinds=2, each=40, flat=True, first=2000, size=64)
     script = Path(sysconfig.get_path("scripts")) / "hashcli"
-    arguments = ["adapt", "--src", str(src), "--tgt", str(tgt), "--replace", *FAST]
+    arguments = ["adapt", "--src", str(src), "--tgt", str(tgt), "--replace", "-m", "lsh", "-b", "32"]
     running = subprocess.Popen(
         [script, *arguments], env=command.environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )

@@ -231,16 +231,16 @@ def test_several_labels_are_learned_from():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target": None}, "METAH adapts to a second, unlabelled folder"),
-        ({"source": None}, "learns from labels, and there are none"),
-        ({"n_classes": 1}, "METAH needs photos of at least 2 classes, found 1"),
+        ({"target": None}, "metah adapts to a second, unlabelled folder"),
+        ({"source": None}, "metah learns from labels, and there are none"),
+        ({"n_classes": 1}, "metah needs photos of at least 2 classes, found 1"),
     ],
     ids=["no target", "no labels", "one class"],
 )
 def test_what_it_cannot_learn_from_is_refused_in_words(change, message):
     data, _ = clouds()
     given = {"source": data.source, "target": data.target, "n_classes": CLASSES} | change
-    made = METAH(Task(BITS, DIM, given["n_classes"], 0), METAH.Settings())
+    made = METAH(Task(BITS, DIM, given["n_classes"], 0, "metah"), METAH.Settings())
     with pytest.raises(UsageError, match=message):
         made.check(TrainingData(**given))
 

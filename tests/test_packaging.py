@@ -198,17 +198,6 @@ def test_completion_offers_the_word_and_imports_no_torch(hashcli, typed, offered
     assert not modules & {"torch", "rich", "onnxruntime"}
 
 
-def test_query_imports_no_torch_and_no_rich(hashcli, photo_folder, tmp_path):
-    photos = photo_folder(tmp_path / "photos", kinds=3, each=8, flat=True)
-    hashcli("train", photos, "--method", "lsh", "--bits", "16", "--quiet")
-
-    code, modules, out = modules_after(hashcli, "query", photos / "1-003.png", "--format", "paths")
-
-    assert code == 0
-    assert str(photos) in out
-    assert not modules & {"torch", "torchvision", "timm", "scipy", "sklearn", "onnx", "rich"}
-
-
 # ---- documents
 
 

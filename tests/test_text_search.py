@@ -19,6 +19,7 @@ from hashcli.text_search import TextEncoder, nearest_to_text
 from tests import tiny
 from tests.conftest import Command
 
+pytestmark = pytest.mark.xdist_group("commands")  # one worker: the backbone is exported once, and each world made once
 SAID = {"0": "a red mushroom in the wood", "1": "two blue shoes", "2": "the green car on a road"}
 BITS = ("-b", "16")
 
@@ -119,6 +120,7 @@ def test_query_by_words_imports_neither_torch_nor_scikit_learn(world):
     assert done.stderr.strip() == "0 []"
 
 
+@pytest.mark.slow
 def test_a_hasher_takes_its_words_along_when_it_travels(world, tmp_path):
     command, base, _ = world
     command("library", "export", tmp_path / "hasher.zip")
@@ -138,6 +140,7 @@ def test_a_hasher_that_learned_from_photos_alone_says_so(tmp_path):
     assert caught.value.exit_code == 4 and "--method dcgh" in caught.value.hint
 
 
+@pytest.mark.slow
 def test_captions_without_classes_lead_to_a_method_that_needs_none(world, tmp_path):
     command, base, _ = world
     flat = tmp_path / "flat"
@@ -152,6 +155,7 @@ def test_captions_without_classes_lead_to_a_method_that_needs_none(world, tmp_pa
     assert "has no class subfolders" in refused and "--labels FILE.csv" in refused
 
 
+@pytest.mark.slow
 def test_a_table_of_captions_takes_the_place_of_text_files(world, tmp_path):
     command, base, _ = world
     table = tmp_path / "captions.csv"
