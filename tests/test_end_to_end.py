@@ -78,7 +78,8 @@ def test_query_imports_no_torch(world):
     command, base = world
     script = (
         "import sys; from hashcli import cli; sys.argv = ['hashcli', 'query', sys.argv[1], '-f', 'paths'];"
-        "code = cli.main(); loaded = {'torch', 'torchvision', 'timm', 'rich', 'onnx', 'scipy', 'sklearn'} & set(sys.modules);"
+        "code = cli.main();"
+        "loaded = {'torch', 'torchvision', 'timm', 'rich', 'onnx', 'scipy', 'sklearn'} & set(sys.modules);"
         "sys.exit(f'{loaded} loaded' if loaded else code)"
     )
     python = Path(sysconfig.get_path("scripts")) / "python"
