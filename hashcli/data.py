@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class SourceData:
-    """The labelled domain.
+    """The labeled domain.
 
     features (n, d) float32, already centered and scaled by the host (`network.InputNorm`);
     labels   (n,) int64 class numbers, or (n, n_classes) int64 0/1 rows when a photo may have several;
@@ -40,7 +40,7 @@ class SourceData:
 
 @dataclass(frozen=True)
 class TargetData:
-    """The unlabelled domain: as `SourceData`, and by its type without labels."""
+    """The unlabeled domain: as `SourceData`, and by its type without labels."""
 
     features: Floats
     images: Callable[[Ints], Pixels] | None = None

@@ -118,7 +118,7 @@ class HashMethod(ABC):
                     "put each class in its own subfolder, or give --labels FILE.csv",
                 )
         if "target_images" in self.needs and target is None:
-            raise UsageError(f"{name} adapts to a second, unlabelled folder", "use `hashcli adapt --src ... --tgt ...`")
+            raise UsageError(f"{name} adapts to a second, unlabeled folder", "use `hashcli adapt --src ... --tgt ...`")
         if "captions" in self.needs and (source is None or source.text is None or not source.text.any()):
             raise UsageError(
                 f"{name} learns from photos with captions, and there are none",

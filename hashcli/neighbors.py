@@ -1,4 +1,4 @@
-"""Which pairs of unlabelled photos are alike: shared neighbors among features, and pairs that learned codes bring near.
+"""Which pairs of unlabeled photos are alike: shared neighbors among features, and pairs that learned codes bring near.
 
 Pairs are a symmetric boolean sparse matrix (n, n) without its diagonal, columns in order. Similarities and counts are
 made in blocks of rows, so that no n x n matrix ever stands in memory.

@@ -56,7 +56,7 @@ class LabelCodeMethod(GradientMethod):
         return code_logits(relaxed, self.codes(), self.settings.scale)
 
     def source_terms(self, relaxed: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """The loss on labelled photos: relaxed codes (n, n_bits), labels (n,)."""
+        """The loss on labeled photos: relaxed codes (n, n_bits), labels (n,)."""
         from torch.nn import functional as F
 
         from hashcli import losses

@@ -94,7 +94,7 @@ class Stage:
 class COUPLE(LabelCodeMethod):
     """Flow diffusion selects reliable targets, progressive mixup carries them on (Eqs. 1-25)."""
 
-    summary = "adapts to an unlabelled target: flow diffusion and progressive mixup"
+    summary = "adapts to an unlabeled target: flow diffusion and progressive mixup"
     paper = "COUPLE: cross-domain retrieval by flow diffusion and progressive mixup"
     needs = frozenset({"source_labels", "target_images"})
     Settings = Settings

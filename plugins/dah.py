@@ -30,7 +30,7 @@ class DAH(LabelCodeMethod):
     After deep adaptation hashing; its pairwise loss and class exemplars are the label codes here, as in every rival.
     """
 
-    summary = "adapts to an unlabelled target: matches the domains' distributions"
+    summary = "adapts to an unlabeled target: matches the domains' distributions"
     paper = "Venkateswara et al., Deep Hashing Network for Unsupervised Domain Adaptation, CVPR 2017"
     needs = frozenset({"source_labels", "target_images"})
     Settings = Settings

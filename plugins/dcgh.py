@@ -1,4 +1,4 @@
-"""DCGH: one code for photos and words, learned in closed form from labelled photos with captions."""
+"""DCGH: one code for photos and words, learned in closed form from labeled photos with captions."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ class DCGH(HashMethod):
         n_photos, n_classes = int(used.sum()), int(labels[:, used].any(1).sum())
         if n_classes < 2:
             raise UsageError(
-                f"DCGH needs captions in at least 2 classes: {n_photos} of {len(used)} labelled photos have one, "
+                f"DCGH needs captions in at least 2 classes: {n_photos} of {len(used)} labeled photos have one, "
                 f"in {n_classes} classes",
                 "give more photos a caption: a text file beside each (photo.jpg.txt), or --captions-file FILE.csv",
             )
         least = max(self.task.n_bits, n_classes) + 1
         if n_photos < least:
             raise UsageError(
-                f"DCGH needs at least {least} labelled photos with captions for {self.task.n_bits} bits and "
+                f"DCGH needs at least {least} labeled photos with captions for {self.task.n_bits} bits and "
                 f"{n_classes} classes, found {n_photos}",
                 "give more photos, or fewer bits with --bits",
             )

@@ -46,7 +46,7 @@ class Settings(GradientSettings):
 class METAH(GradientMethod):
     """TAH's pairwise, quantization and adversarial terms, with a classifier and minimal entropy on the target."""
 
-    summary = "adapts to an unlabelled target: adversarial codes and minimal entropy; takes several labels"
+    summary = "adapts to an unlabeled target: adversarial codes and minimal entropy; takes several labels"
     paper = "METAH: min-entropy transfer adversarial hashing; TAH: Cao et al., Transfer Adversarial Hashing, 2017"
     needs = frozenset({"source_labels", "target_images"})
     multi_label = True

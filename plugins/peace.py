@@ -38,7 +38,7 @@ class PEACE(LabelCodeMethod):
     cosines, so that they do not depend on the code length.
     """
 
-    summary = "adapts to an unlabelled target: weighed pseudo-labels and an adversary"
+    summary = "adapts to an unlabeled target: weighed pseudo-labels and an adversary"
     paper = "PEACE, IEEE Transactions on Image Processing 2023, as in the authors' code"
     needs = frozenset({"source_labels", "target_images"})
     Settings = Settings

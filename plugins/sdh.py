@@ -46,7 +46,7 @@ class SDH(HashMethod):
     settings: Settings
 
     def fit(self, data: TrainingData, run: Run) -> Fitted:
-        """Learn from the labelled photos alone."""
+        """Learn from the labeled photos alone."""
         from torch import nn
 
         from hashcli import heads

@@ -28,7 +28,7 @@ class Settings(LabelCodeSettings):
 class SelfTraining(LabelCodeMethod):
     """Cross-entropy of target codes to the head's own guesses, renewed before every epoch."""
 
-    summary = "adapts to an unlabelled target: trains on its own surest guesses"
+    summary = "adapts to an unlabeled target: trains on its own surest guesses"
     paper = "Lee, Pseudo-Label, ICML 2013 workshop; COUPLE's ablation V1"
     needs = frozenset({"source_labels", "target_images"})
     Settings = Settings

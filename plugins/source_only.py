@@ -1,4 +1,4 @@
-"""Source-only: supervised hashing of the labelled photos, with no adaptation; what every adaptive method must beat."""
+"""Source-only: supervised hashing of the labeled photos, with no adaptation; what every adaptive method must beat."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class SourceOnly(LabelCodeMethod):
     """Cross-entropy of <code, label code> on the source alone (COUPLE's L_S, Eqs. 12-14)."""
 
-    summary = "supervised; learns from the labelled photos alone"
+    summary = "supervised; learns from the labeled photos alone"
     paper = "the source loss of COUPLE, without adaptation"
     needs = frozenset({"source_labels"})
 

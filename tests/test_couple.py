@@ -284,7 +284,7 @@ def test_a_source_without_labels_or_a_missing_target_is_refused():
 
     with pytest.raises(UsageError, match="labels"):
         method.check(dataclasses.replace(data, source=SourceData(data.source.features)))
-    with pytest.raises(UsageError, match="second, unlabelled folder"):
+    with pytest.raises(UsageError, match="second, unlabeled folder"):
         method.check(dataclasses.replace(data, target=None))
 
 

@@ -261,9 +261,9 @@ def test_what_it_cannot_learn_from_is_refused_in_words(rng: np.random.Generator)
     refused("at least 2 classes, found 1", labels=np.zeros(N, np.int64), n_classes=1)
     refused("with captions, and there are none", captions=None, text=None)
     only_one = np.where((source.labels == 2)[:, None], source.text, 0)
-    refused("captions in at least 2 classes: 15 of 60 labelled photos have one, in 1 classes", text=only_one)
+    refused("captions in at least 2 classes: 15 of 60 labeled photos have one, in 1 classes", text=only_one)
     few = np.where(np.arange(N)[:, None] < 8, source.text, 0)
-    refused("at least 9 labelled photos with captions for 8 bits and 4 classes, found 8", text=few)
+    refused("at least 9 labeled photos with captions for 8 bits and 4 classes, found 8", text=few)
 
 
 def test_both_hash_functions_export(rng: np.random.Generator, tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ def test_several_labels_are_learned_from():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target": None}, "metah adapts to a second, unlabelled folder"),
+        ({"target": None}, "metah adapts to a second, unlabeled folder"),
         ({"source": None}, "metah learns from labels, and there are none"),
         ({"n_classes": 1}, "metah needs photos of at least 2 classes, found 1"),
     ],

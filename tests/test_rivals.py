@@ -116,7 +116,7 @@ def test_coral_itq_is_the_itq_of_both_once_the_source_looks_like_the_target(rng)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"source": None}, "no source"), ({"target": None}, "second, unlabelled folder")]
+    ("change", "message"), [({"source": None}, "no source"), ({"target": None}, "second, unlabeled folder")]
 )
 def test_coral_itq_refuses_one_domain_alone(change, message):
     data, _ = clouds()
@@ -246,7 +246,7 @@ def test_each_part_of_a_learning_rival_changes_the_codes(method, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target": None}, "adapts to a second, unlabelled folder"),
+        ({"target": None}, "adapts to a second, unlabeled folder"),
         ({"source": None}, "learns from labels, and there are none"),
         ({"multi_label": True}, "takes one label per photo, and some have several"),
     ],
