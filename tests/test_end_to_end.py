@@ -14,7 +14,6 @@ import pytest
 
 from tests.conftest import Command
 
-pytestmark = pytest.mark.xdist_group("commands")  # one worker: the backbone is exported once, and each world made once
 FAST = ("--set", "epochs=2", "--set", "steps_per_epoch=10", "--set", "warmup=1", "-b", "32")
 
 

@@ -19,7 +19,6 @@ from hashcli.text_search import TextEncoder, nearest_to_text
 from tests import tiny
 from tests.conftest import Command
 
-pytestmark = pytest.mark.xdist_group("commands")  # one worker: the backbone is exported once, and each world made once
 SAID = {"0": "a red mushroom in the wood", "1": "two blue shoes", "2": "the green car on a road"}
 BITS = ("-b", "16")
 
