@@ -132,8 +132,6 @@ def _summarize(learned: TrainReport, library: Path | None, talk: Talk) -> None:
         f"{learned.method} learned codes of {learned.n_bits} bits from {' and '.join(photos)} "
         f"in {duration(learned.seconds)}"
     )
-    for note in learned.notes:
-        talk.say(note)
     if learned.staged:
         talk.say(f"put aside as {learned.generation}; `hashcli index` completes it and takes it into use")
         return

@@ -73,7 +73,6 @@ class TrainReport:
     staged: bool
     seconds: float
     failures: list[PhotoFailure] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 def adapt(library: Library, src: Path, tgt: Path, options: TrainOptions, progress: Progress) -> TrainReport:
