@@ -22,6 +22,7 @@ from typing import Any
 
 from hashcli import __version__, onnx_check
 from hashcli.backbones import FILE_NAME, ExportedBackbone, Spec
+from hashcli.calibration import Calibration
 from hashcli.codes import check_n_bits
 from hashcli.errors import DamagedError, LibraryError, MachineError, NewerFormatError, UsageError
 from hashcli.photos import DECODE_RULE
@@ -76,6 +77,7 @@ class Hasher:
         text_head_path: Path | None = None,
         text_dim: int | None = None,
         vocabulary: dict[str, Any] | None = None,
+        calibration: Calibration | None = None,
     ) -> Hasher:
         """Write a hasher into `folder` (made if absent) and open it as anyone would.
 
@@ -111,6 +113,7 @@ class Hasher:
             "classes": list(classes),
             "backbone": exported.spec.record(),
             "text_dim": text_dim,
+            "calibration": calibration.record() if calibration else None,
             "log": [[event, dict(counts)] for event, counts in log],
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "hashcli": __version__,
@@ -198,6 +201,17 @@ class Hasher:
         if VOCABULARY not in self.record["files"]:
             return None
         return _read_json(self.folder / VOCABULARY)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What gives results a match probability; None where no labeled photos were held out. Raises DamagedError."""
+        record = self.record.get("calibration")
+        if record is None:
+            return None
+        try:
+            return Calibration.from_record(record, self.n_bits)
+        except (ValueError, AttributeError) as error:
+            raise DamagedError(f"{self.folder / RECORD} is damaged: {error}") from None
 
     @cached_property
     def seen(self) -> frozenset[bytes]:

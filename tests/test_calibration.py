@@ -1,0 +1,108 @@
+"""Match probabilities: what isotonic regression promises, and what is refused."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from hashcli import calibration, codes
+from hashcli.calibration import Calibration
+
+N_BITS = 16
+
+
+def clustered(rng: np.random.Generator, n: int, flips: float = 0.12) -> tuple[np.ndarray, np.ndarray]:
+    """Packed codes (n, 2) around four hash centers, and the class numbers (n,)."""
+    centers = np.random.default_rng(0).integers(0, 2, (4, N_BITS))
+    labels = rng.integers(0, 4, n)
+    bits = centers[labels] ^ (rng.random((n, N_BITS)) < flips)
+    return codes.pack(bits.astype(np.uint8)), labels
+
+
+def test_probabilities_never_rise_with_the_distance(rng):
+    held, others = clustered(rng, 40), clustered(rng, 200)
+
+    fitted = calibration.fit(*held, *others)
+
+    assert fitted is not None
+    assert len(fitted.probability) == N_BITS + 1
+    assert all(near >= far for near, far in itertools.pairwise(fitted.probability))
+    assert fitted.probability[0] > 0.8 > 0.2 > fitted.probability[-1]
+    assert (fitted.n_photos, fitted.n_pairs) == (40, 8000)
+
+
+def test_a_probability_is_the_share_of_matches_among_new_pairs(rng):
+    fitted = calibration.fit(*clustered(rng, 60), *clustered(rng, 400))
+    (queries, labels), (gallery, gallery_labels) = clustered(rng, 60), clustered(rng, 400)
+
+    distances = codes.distances(queries, gallery)
+    matching = labels[:, None] == gallery_labels
+
+    for distance in range(2, 11):
+        here = distances == distance
+        if here.sum() > 300:
+            assert matching[here].mean() == pytest.approx(fitted.probability[distance], abs=0.08)
+
+
+def test_the_regression_is_the_best_falling_fit(rng):
+    """Against every way of pooling neighboring levels, by loop."""
+    held, others = (codes.pack(rng.integers(0, 2, (20, 8)).astype(np.uint8)) for _ in range(2))
+    held_labels, other_labels = rng.integers(0, 2, (2, 20))
+    fitted = calibration.fit(held, held_labels, others, other_labels)
+    assert fitted is not None
+    by_level: dict[int, list[int]] = {}
+    for (code, label), (other, other_label) in itertools.product(
+        zip(held, held_labels, strict=True), zip(others, other_labels, strict=True)
+    ):
+        by_level.setdefault(int(codes.distances(code[None], other[None])[0, 0]), []).append(int(label == other_label))
+    levels = sorted(by_level)
+
+    def loss(values: dict[int, float]) -> float:
+        return sum((match - values[level]) ** 2 for level in levels for match in by_level[level])
+
+    best = np.inf
+    for cuts in itertools.product([False, True], repeat=len(levels) - 1):
+        groups = [[levels[0]]]
+        for level, cut in zip(levels[1:], cuts, strict=True):
+            groups.append([level]) if cut else groups[-1].append(level)
+        means = [np.mean([match for level in group for match in by_level[level]]) for group in groups]
+        if all(a >= b for a, b in itertools.pairwise(means)):
+            best = min(best, loss({d: m for g, m in zip(groups, means, strict=True) for d in g}))
+    assert loss(dict(enumerate(fitted.probability))) == pytest.approx(best, abs=1e-3)
+
+
+def test_the_radius_of_a_confidence_is_the_last_distance_that_reaches_it():
+    fitted = Calibration((0.9, 0.9, 0.5, 0.1, 0.0), 10, 1000)
+
+    assert [fitted.radius(p) for p in (0.95, 0.9, 0.6, 0.5, 0.0)] == [-1, 1, 1, 2, 4]
+
+
+@pytest.mark.parametrize("case", ["nobody held out", "few pairs", "one class"])
+def test_too_few_pairs_give_no_calibration(rng, case):
+    held, others = clustered(rng, 40), clustered(rng, 200)
+    n = 0 if case == "nobody held out" else 2 if case == "few pairs" else 40
+    if case == "one class":
+        held, others = (held[0], held[1] * 0), (others[0], others[1] * 0)
+
+    assert calibration.fit(held[0][:n], held[1][:n], others[0][:100], others[1][:100]) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probability": [1.0] * 3},
+        {"probability": "x" * 17},
+        {"probability": [0.1] + [0.2] * 16},
+        {"probability": [2.0] * 17},
+        {"probability": [float("nan")] * 17},
+        {"n_photos": None},
+    ],
+)
+def test_a_record_that_is_no_calibration_is_refused(change):
+    record = Calibration((0.5,) * 17, 3, 400).record()
+
+    assert Calibration.from_record(record, N_BITS) == Calibration((0.5,) * 17, 3, 400)
+    with pytest.raises(ValueError, match=r"calibration|probabilities"):
+        Calibration.from_record(record | change, N_BITS)
