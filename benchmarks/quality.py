@@ -109,7 +109,7 @@ def main(words: list[str] | None = None) -> int:
     which.add_argument("--methods", help="NAME or NAME[setting=value,...], comma between")
     which.add_argument("--group", choices=variants.GROUPS, default="main", help="methods listed in variants.py")
     parser.add_argument("--bits", type=_numbers, default=[64], help="code lengths, comma between (default: 64)")
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 (default: 5)")
+    parser.add_argument("--seeds", type=_seeds, default=range(5), help="how many, from 0, or FIRST-LAST (default: 5)")
     parser.add_argument("--again", action="store_true", help="measure anew what is there already")
     parser.add_argument("--table", action="store_true", help="only write README.md and results/quality.md")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
@@ -136,6 +136,11 @@ def _numbers(text: str) -> list[int]:
     return [int(word) for word in text.split(",")]
 
 
+def _seeds(text: str) -> range:
+    first, dash, last = text.partition("-")
+    return range(int(first), int(last) + 1) if dash else range(int(first))
+
+
 def _measure(options: argparse.Namespace, progress: Progress) -> int:
     names = options.tasks.split(",") if options.tasks else available(options.data)
     for name in names:
@@ -151,7 +156,7 @@ def _measure(options: argparse.Namespace, progress: Progress) -> int:
             name,
             chosen,
             options.bits,
-            range(options.seeds),
+            options.seeds,
             data=options.data,
             cache=options.cache,
             folder=options.results,

@@ -71,14 +71,37 @@ def _sweep(name: str, *values: object, **fixed: object) -> list[Variant]:
     return [_couple(f"{name} {value}", **{name: value}, **fixed) for value in values]
 
 
+def _tries(method: str, names: str, *values: tuple[object, ...], **fixed: object) -> list[Variant]:
+    """Settings that a method's defaults were chosen from; all that vary are named, so no default changes a line."""
+    tries = []
+    for row in values:
+        chosen = {**dict(zip(names.split(), row, strict=True)), **fixed}
+        tries.append(Variant(method, tuple(f"{name}={value}" for name, value in chosen.items())))
+    return tries
+
+
 GROUPS = {
     "main": [
         Variant("lsh"),
         Variant("itq"),
+        Variant("sh"),
+        Variant("coral-itq"),
+        Variant("cca-itq"),
+        Variant("sdh"),
         Variant("source-only", ("centering=none",)),
         Variant("source-only"),
+        Variant("self-training"),
+        Variant("dah"),
+        Variant("peace"),
+        Variant("metah"),
         Variant("couple"),
         Variant(ORACLE),
+    ],
+    "metah": [
+        Variant("source-only"),
+        Variant("metah", ("classification=0", "entropy=0"), "TAH form: no classifier, no entropy"),
+        Variant("metah", ("entropy=0",), "METAH-e: no entropy"),
+        Variant("metah", (), "METAH"),
     ],
     "ablation": [
         Variant("source-only"),
@@ -112,6 +135,35 @@ GROUPS = {
     "sweep-walk_length": _sweep("walk_length", 1, 2, 3, 4, 5, 6),
     "sweep-neighbors": _sweep("neighbors", 3, 5, 10, 20),
     "sweep-rho": _sweep("rho", 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95),
+    # six tries for each method that learns
+    "tune-source-only": _tries(
+        *("source-only", "label_codes scale margin quantization"),
+        *(("hadamard", 8, 0, 0.01), ("hadamard", 4, 0, 0.01), ("hadamard", 16, 0, 0.01)),
+        *(("learned", 8, 0, 0.01), ("hadamard", 8, 0.2, 0.01), ("hadamard", 8, 0, 0.1)),
+    ),
+    "tune-self-training": _tries(
+        *("self-training", "alpha soft_labels"),
+        *((0.6, False), (0.3, False), (1, False), (0.6, True), (0.3, True), (1, True)),
+    ),
+    "tune-dah": _tries(
+        *("dah", "discrepancy entropy"), *((1, 0.1), (0.3, 0.1), (3, 0.1), (1, 0.3), (0.3, 0.3), (3, 0.3))
+    ),
+    "tune-peace": _tries(
+        *("peace", "adversary alignment target_weight"),
+        *((1, 1, 0.5), (0.1, 1, 0.5), (1, 0.1, 0.5), (0.1, 0.1, 0.5), (0.1, 1, 0.1), (0.1, 1, 2)),
+    ),
+    "tune-metah": _tries(
+        *("metah", "likelihood classification domain entropy"),
+        *(("sigmoid", 10, 0.8, 0.3), ("tanh", 10, 0.8, 0.3), ("tanh", 10, 0.1, 0.3)),
+        *(("tanh", 10, 0.1, 1), ("tanh", 10, 0.8, 1), ("tanh", 2, 0.1, 0.3)),
+    ),
+    "tune-tah": _tries(
+        *("metah", "likelihood pairwise domain quantization"),
+        *(("sigmoid", 1, 0.8, 0.1), ("tanh", 1, 0.8, 0.1), ("tanh", 1, 0.1, 0.1)),
+        *(("sigmoid", 1, 0.1, 0.1), ("tanh", 10, 0.8, 0.1), ("tanh", 1, 0.1, 0.01)),
+        classification=0,
+        entropy=0,
+    ),
 }
 
 
