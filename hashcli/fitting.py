@@ -230,13 +230,14 @@ def _reproducible(seed: int, device: str) -> Iterator[None]:
 
     # cuBLAS reads this when it starts; without it the order of its sums depends on which stream came first
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    kernels, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    kernels, threads = torch.get_deterministic_debug_mode(), torch.get_num_threads()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
         torch.manual_seed(seed)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        # use_deterministic_algorithms() does the same and imports torch's compiler for it, which takes seconds
+        torch.set_deterministic_debug_mode("warn")
         torch.set_num_threads(min(threads, MOST_THREADS))
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(kernels)
+            torch.set_deterministic_debug_mode(kernels)
             torch.set_num_threads(threads)
