@@ -16,6 +16,7 @@ from hashcli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from hashcli.formats import Cell
     from hashcli.library import Library
     from hashcli.ranking import Match
     from hashcli.search import QueryResult
@@ -95,6 +96,18 @@ def query(
     include_self: Annotated[
         bool, typer.Option("--include-self", help="Show a photo among its own results too.")
     ] = False,
+    unique: Annotated[
+        bool, typer.Option("--unique", help="Of photos that show the same picture, show only the nearest.")
+    ] = False,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Add a column with the probability that a photo matches the query.")
+    ] = False,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(
+            "--min-confidence", min=0, max=1, metavar="P", help="Only photos that match with at least this probability."
+        ),
+    ] = None,
     domain: opt.Domain = None,
     form: opt.Format = None,
     null: opt.Null = False,
@@ -107,7 +120,8 @@ def query(
 ) -> None:
     """Show the indexed photos that are most like PHOTO, or that words describe.
 
-    Order: Hamming distance, then similarity, then path. Exit code 1 when nothing is found.
+    Order: Hamming distance, then similarity, then path. Exit code 1 when nothing is found. A match is a photo of the
+    same class; how probable it is at which distance was learned from labeled photos that were held out of training.
     """
     from hashcli import search
     from hashcli.extraction import PhotoFailure
@@ -121,6 +135,10 @@ def query(
         raise UsageError("--text looks for words and PHOTO for a photo", "leave out one of the two")
     if not words and text is None:
         raise UsageError("no photo to look for was given", "hashcli query PHOTO, or paths on stdin: hashcli query -")
+    if text is not None and (unique or confidence or min_confidence is not None):
+        raise UsageError("--unique, --confidence and --min-confidence go with PHOTO, not with --text")
+    if unique and not rerank:
+        raise UsageError("--unique compares photos by look, which --rerank 0 turns off", "leave out one of the two")
     talk = output.talk(quiet, verbose)
     if text is not None:
         matches = _described(text, output.opened(library), top, radius, rerank, talk)
@@ -135,13 +153,18 @@ def query(
         radius=radius,
         rerank=rerank,
         include_self=include_self,
+        unique=unique,
+        min_confidence=0 if confidence and min_confidence is None else min_confidence,
         domain=domain,
         workers=workers,
         progress=talk,
     )
     if len(results) == 1 and results[0].error and "-" not in words:
         raise UsageError(f"{escape(results[0].path)}: {results[0].error}", "name a photo that exists and can be read")
-    show_results(results, form or ("paths" if null else None), header, null)
+    sure = confidence or min_confidence is not None
+    show_results(results, form or ("paths" if null else None), header, null, confidence=sure)
+    if folded := sum(result.folded for result in results):
+        talk.say(f"{folded:,} near-duplicates are left out")
     output.finish([PhotoFailure(r.path, r.error) for r in results if r.error], report, talk)
     if not any(result.matches for result in results):
         talk.say("nothing found")
@@ -167,14 +190,22 @@ def _described(text: str, library: Library, top: int, radius: int | None, rerank
     return result.matches
 
 
-def show_results(results: Sequence[QueryResult], form: str | None, header: bool, null: bool) -> None:
-    """Put the matches on stdout; a drawn table leaves out the one query that everything answers."""
-    columns = ("query", "rank", "distance", "similarity", "path", "label", "domain")
-    rows = [
+def show_results(
+    results: Sequence[QueryResult], form: str | None, header: bool, null: bool, *, confidence: bool = False
+) -> None:
+    """Put the matches on stdout; a drawn table leaves out the one query that everything answers.
+
+    A drawn table shows confidences wherever the hasher gives them, scripts get that column only when they ask for it.
+    """
+    columns: tuple[str, ...] = ("query", "rank", "distance", "similarity", "path", "label", "domain")
+    pairs = [(result, match) for result in results for match in result.matches]
+    rows: list[tuple[Cell, ...]] = [
         (result.path, match.rank, match.distance, match.similarity, match.path, match.label, match.domain)
-        for result in results
-        for match in result.matches
+        for result, match in pairs
     ]
+    if confidence or (output.drawn(form) and any(match.confidence is not None for _, match in pairs)):
+        columns += ("confidence",)
+        rows = [(*row, match.confidence) for row, (_, match) in zip(rows, pairs, strict=True)]
     if output.drawn(form) and len(results) == 1:
         output.show(columns[1:], [row[1:] for row in rows], form)
     else:

@@ -32,6 +32,7 @@ class Match:
                 their features, with a text by their relaxed codes.
     similarity  the cosine where there is one, else that of the codes as vectors of -1 and 1
     path        absolute
+    confidence  probability that the labels match, by distance (`calibration`); None where none was fitted
     """
 
     query: bytes
@@ -42,6 +43,7 @@ class Match:
     path: bytes
     label: str | None
     domain: Domain
+    confidence: float | None = None
 
 
 def in_order(

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hashcli.duplicates import fold
+from hashcli.errors import LibraryError
 from hashcli.photos import PhotoError, PhotoFile, stat_photo
 from hashcli.progress import Progress, Silent
 from hashcli.ranking import Match, cached_features, cosines_to, in_order
@@ -41,6 +43,7 @@ class QueryResult:
     path: bytes
     matches: list[Match]
     error: str | None = None
+    folded: int = 0  # near-duplicates of matches that `unique` left out
 
 
 @dataclass
@@ -65,6 +68,8 @@ def nearest(
     radius: int | None = None,
     rerank: int = 1000,
     include_self: bool = False,
+    unique: bool = False,
+    min_confidence: float | None = None,
     domain: Domain | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -74,15 +79,20 @@ def nearest(
     top, radius   how many at most (None: all within the radius), and within which Hamming distance
     rerank        how many of the nearest are put in order of cosine within equal distance; 0: none
     include_self  a photo is among its own results; other files with the same contents always are
+    unique        of photos that show the same picture only the nearest is kept (`duplicates.fold`), among the `rerank`
+    min_confidence  only matches that are at least this probable
     domain        of the queries; default: as they are indexed, else that of the root around them, else `tgt`
 
     Where photos at the same distance do not all fit among the nearest `rerank` and `top`, the first by path
-    are taken. Raises NoLibraryError, DamagedError, and ValueError without `top` and `radius`.
+    are taken. Raises NoLibraryError, DamagedError, LibraryError when `min_confidence` is asked of a hasher that was
+    not calibrated, and ValueError without `top` and `radius`.
     """
     if top is None and radius is None:
         raise ValueError("one of top and radius must be given")
     generation = library.require()
     hasher = generation.hasher
+    if min_confidence is not None and hasher.calibration is None:
+        raise uncalibrated(hasher)
     with generation.gallery() as gallery, gallery.snapshot(), ExitStack() as stack:
         features = library.kept_features(hasher.spec)
         cache = stack.enter_context(features) if features else None
@@ -100,9 +110,27 @@ def nearest(
                     results.append(QueryResult(query.path, [], query.error))
                 else:
                     slots, distances = next(found)
-                    matches = looking.ranked(query, slots, distances, top=top, rerank=rerank, include_self=include_self)
-                    results.append(QueryResult(query.path, matches))
+                    ranked = looking.ranked(
+                        query,
+                        slots,
+                        distances,
+                        top=None if unique else top,
+                        rerank=rerank,
+                        include_self=include_self,
+                    )
+                    matches, folded = looking.unique(ranked, top) if unique else (ranked, 0)
+                    matches = [m for m in matches if min_confidence is None or (m.confidence or 0) >= min_confidence]
+                    results.append(QueryResult(query.path, matches, folded=folded))
         return results
+
+
+def uncalibrated(hasher: Hasher) -> LibraryError:
+    """Why this hasher gives no match probabilities."""
+    return LibraryError(
+        f"the hasher in use gives no match probabilities: when {hasher.method} learned, no labeled photos "
+        "were held out",
+        "learn from at least 10 labeled photos of each class, with a share held out; or use --radius",
+    )
 
 
 class _Looking:
@@ -161,7 +189,22 @@ class _Looking:
         compared = others[:rerank]
         cosines = dict(zip(compared, self._cosines(query, [records[i] for i in compared]), strict=True))
         cosines |= dict.fromkeys(others[rerank:])
-        return in_order(query.path, records, paths, distances, cosines, n_bits=self._hasher.n_bits, top=top)
+        matches = in_order(query.path, records, paths, distances, cosines, n_bits=self._hasher.n_bits, top=top)
+        calibration = self._hasher.calibration
+        if calibration is None:
+            return matches
+        return [replace(match, confidence=calibration.probability[match.distance]) for match in matches]
+
+    def unique(self, matches: Sequence[Match], top: int | None) -> tuple[list[Match], int]:
+        """The first `top` matches that show different pictures, ranked anew, and how many near-duplicates went."""
+        slots = [slot for match in matches if (slot := self.roots.slot_of(match.path)) is not None]
+        digests = [record.digest for record in self._gallery.records(slots)]
+        features = self._cached(digests)
+        for i, match in enumerate(matches):
+            if match.cosine is None:  # beyond the `rerank` nearest
+                features[i] = None
+        kept, folded = fold(self._gallery.codes(slots), features, top)
+        return [replace(matches[i], rank=rank) for rank, i in enumerate(kept, 1)], folded
 
     def _query(self, path: bytes, domain: Domain | None) -> _Query:
         real = os.path.realpath(path)
