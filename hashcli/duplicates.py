@@ -1,7 +1,7 @@
 """Near-duplicates among results: of photos that show the same picture, only the first is kept.
 
 Codes alone do not tell copies from look-alikes, because learned codes collapse to few per class; features alone
-cost more to compare. A resized, recompressed, brightened or slightly cropped copy keeps a feature cosine above 0.96
+cost more to compare. A resized, recompressed, brightened or slightly cropped copy keeps a feature cosine above 0.97
 as a rule, different pictures stay below it (measured on 256-pixel drawings and on scanned digits).
 """
 
@@ -16,7 +16,7 @@ from hashcli import codes
 from hashcli.codes import Packed
 from hashcli.ranking import cosines_to
 
-MIN_COSINE = 0.96
+MIN_COSINE = 0.97
 DISTANCE_SHARE = 8  # codes of near-duplicates differ in at most an eighth of their bits
 
 

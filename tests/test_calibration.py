@@ -7,8 +7,12 @@ import itertools
 import numpy as np
 import pytest
 
-from hashcli import calibration, codes
+from hashcli import calibration, cli, codes
 from hashcli.calibration import Calibration
+from hashcli.hasher import Hasher
+from hashcli.library import Library
+from hashcli.search import nearest
+from tests import tiny
 
 N_BITS = 16
 
@@ -106,3 +110,50 @@ def test_a_record_that_is_no_calibration_is_refused(change):
     assert Calibration.from_record(record, N_BITS) == Calibration((0.5,) * 17, 3, 400)
     with pytest.raises(ValueError, match=r"calibration|probabilities"):
         Calibration.from_record(record | change, N_BITS)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    monkeypatch.setattr("hashcli.identity.RACY_NS", 0)
+    tiny.decode_here(monkeypatch)
+    for n in range(8):
+        tiny.noise(tmp_path / "photos" / f"{n}.png", n)
+    library = Library.create(tmp_path / "library")
+    tiny.adapt(library, tiny.backbone(tmp_path / "backbone"), [(tmp_path / "photos", "tgt")])
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def falling(monkeypatch):
+    """Every hasher is calibrated: 1 at distance 0, falling to 0 at 64."""
+    fitted = Calibration(tuple(round(1 - d / 64, 4) for d in range(65)), 10, 1000)
+    monkeypatch.setattr(Hasher, "calibration", fitted)
+    return fitted
+
+
+def test_min_confidence_keeps_the_matches_that_reach_it(photos, falling):
+    library, query = Library.open(photos.parent / "library"), bytes(photos / "0.png")
+
+    (every,) = nearest(library, [query], top=8)
+    (sure,) = nearest(library, [query], top=8, min_confidence=0.6)
+
+    assert [m.confidence for m in every.matches] == [falling.probability[m.distance] for m in every.matches]
+    assert sure.matches == [m for m in every.matches if m.distance <= 25]
+    assert 0 < len(sure.matches) < len(every.matches)
+
+
+def test_scripts_get_the_column_when_they_ask_and_people_when_there_is_one(photos, falling, capfd):
+    command = ["query", str(photos / "0.png"), "-L", str(photos.parent / "library"), "-k", "2", "--header"]
+    heads = []
+    for more in ([], ["--confidence"], ["--min-confidence", "0"], ["--format", "table"]):
+        assert cli.main([*command, *more]) == 0
+        heads.append(capfd.readouterr().out.splitlines()[0].split()[-1])
+
+    assert heads == ["domain", "confidence", "confidence", "confidence"]
+
+
+def test_a_hasher_that_was_not_calibrated_is_said_to_be(photos, capfd):
+    command = ["query", str(photos / "0.png"), "-L", str(photos.parent / "library"), "--min-confidence", "0.5"]
+
+    assert cli.main(command) == 4
+    assert "gives no match probabilities" in capfd.readouterr().err
