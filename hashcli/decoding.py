@@ -56,8 +56,9 @@ def decode_all(
     max_pixels: int = MAX_PIXELS,
     memory_limit: int = MEMORY_LIMIT,
     known: Callable[[bytes], bool] | None = None,
+    ahead: int = AHEAD,
 ) -> Generator[Decoded, None, None]:
-    """Read and decode all photos in worker processes; results in the order of `files`, some AHEAD of their taking.
+    """Read and decode all photos in worker processes; results in the order of `files`, up to `ahead` of their taking.
 
     A photo that takes longer than `timeout` seconds, more than `memory_limit` bytes, or that crashes its worker
     comes back with a reason. A photo whose digest is `known` (asked from several threads) is not decoded. The
@@ -89,7 +90,7 @@ def decode_all(
     try:
         for index in range(len(files)):
             waiting.append(threads.submit(decoded, index))
-            if len(waiting) > AHEAD:
+            if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +34,16 @@ GO_BACK = "`hashcli library rollback` goes back"
 class BackboneSession:
     """backbone.onnx, ready to run."""
 
-    def __init__(self, folder: Path, spec: Spec, threads: int | None = None) -> None:
-        """Load `folder`/backbone.onnx on `threads` threads (None: one per core).
+    def __init__(self, folder: Path, spec: Spec, threads: int | None = None, at_once: int = 1) -> None:
+        """Load `folder`/backbone.onnx; each photo is computed by `threads` threads (None: one per core).
+
+        `at_once`: photos computed side by side. One thread for each of as many photos as there are cores takes a
+        tenth less time per photo than all cores for each in turn, which answers a single one soonest.
 
         Raises DamagedError when the file is absent, is not the one that `spec` names, or no plain ONNX graph.
         """
         self.spec = spec
+        self._at_once = at_once
         path = folder / FILE_NAME
         data = _contents(path, spec.digest)
         onnx_check.check(data, onnx_check.backbone_ports(spec.size, spec.dim), str(path))
@@ -50,8 +55,16 @@ class BackboneSession:
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (size, size, 3):
             raise ValueError(f"pixels must be uint8 (n, {size}, {size}, 3), got {pixels.dtype} {pixels.shape}")
         out = np.empty((len(pixels), self.spec.dim), np.float16)
-        for row in range(len(pixels)):
+
+        def compute(row: int) -> None:
             out[row] = self._session.run(None, {"pixels": np.ascontiguousarray(pixels[row : row + 1])})[0][0]
+
+        if self._at_once == 1 or len(pixels) < 2:
+            for row in range(len(pixels)):
+                compute(row)
+        else:
+            with ThreadPoolExecutor(self._at_once) as threads:
+                list(threads.map(compute, range(len(pixels))))
         return out
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from importlib import metadata
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hashcli.decoding import Decoded, decode_all
+from hashcli.encoding import Session, bulk_session
 from hashcli.features import FeatureCache
 from hashcli.identity import IdentityCache
 from hashcli.photos import DECODE_RULE, DIGEST_SIZE, PhotoFile
@@ -24,8 +26,7 @@ if TYPE_CHECKING:
     from hashcli.backbones import ExportedBackbone, Spec
     from hashcli.library import Library
 
-# Photos encoded, and committed, at once. What an interrupted run loses is at most this.
-BATCH = 32
+IN_FLIGHT = 2  # batches that are being encoded or wait for it; what an interrupted run loses is at most one more
 READ_BATCH = 1024  # of photos that were only read
 
 
@@ -55,52 +56,59 @@ class Extracted:
     n_encoded: int
 
 
-class Session(Protocol):
-    """A backbone ready to run (`encoder.BackboneSession`)."""
-
-    def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
-        """Pixels (n, s, s, 3) uint8 -> features (n, d) float16."""
-
-
-def _open_session(backbone: ExportedBackbone) -> Session:
-    from hashcli.encoder import BackboneSession
-
-    return BackboneSession(backbone.folder, backbone.spec)
-
-
 def extract(
     files: Sequence[PhotoFile],
     backbone: ExportedBackbone,
     library: Library,
     *,
     workers: int | None = None,
+    device: str = "auto",
     progress: Progress | None = None,
-    open_session: Callable[[ExportedBackbone], Session] = _open_session,
+    session: Session | None = None,
 ) -> Extracted:
     """See that the library's caches hold digest and feature of every photo that can be read.
 
+    device    where to encode (`encoding.bulk_session`, unless there is a `session` already)
+
     Photos whose stat is known are not opened, contents that are known are not decoded, and the same contents
-    are encoded once. Every BATCH photos are committed: a run that is interrupted goes on where it was. A photo
-    that fails is reported each time, and decoded again only when its contents or the decoder change. A cached
-    feature that is damaged is dropped and made again: the rows of the result were all read and found whole.
-    Raises MachineError when decoders or backbone cannot be started, and the caches' errors.
+    are encoded once. While a batch is encoded the next ones are decoded, and those before it are committed: a run
+    that is interrupted goes on where it was. A photo that fails is reported each time, and decoded again only
+    when its contents or the decoder change. A cached feature that is damaged is dropped and made again: the rows
+    of the result were all read and found whole. Raises MachineError when decoders or backbone cannot be started,
+    and the caches' errors.
     """
     spec, talk = backbone.spec, progress or Silent()
     with library.identity() as identity, library.features(spec) as cache:
-        run = _Run(files, identity, cache, _rule(spec), functools.partial(open_session, backbone))
+        run = _Run(files, identity, cache, _rule(spec))
         if run.n_damaged:
             talk.say(f"{run.n_damaged} cached features are damaged; their photos are read again")
         if not run.todo:
             return run.result()
-        with talk.task("reading photos", len(files)) as task:
+        session = session or bulk_session(backbone, device, len(run.todo), talk)
+        with talk.task("reading photos", len(files)) as task, _one_thread() as encoder:
             task.advance(len(files) - len(run.todo))
             todo = [files[i] for i in run.todo]
-            with closing(decode_all(todo, spec.size, spec.fit, workers, known=run.is_known)) as decoded:
+            ahead = IN_FLIGHT * session.batch
+            with closing(decode_all(todo, spec.size, spec.fit, workers, known=run.is_known, ahead=ahead)) as decoded:
                 for result in decoded:
                     run.add(run.todo[result.index], result)
                     task.advance()
-            run.commit()
+                    if run.is_full(session.batch):
+                        run.encode(encoder, session)
+                        run.commit(IN_FLIGHT)
+            run.encode(encoder, session)
+            run.commit(0)
         return run.result()
+
+
+@contextmanager
+def _one_thread() -> Iterator[ThreadPoolExecutor]:
+    """A thread that takes up nothing new when the work before it fails."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        yield thread
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def _rule(spec: Spec) -> str:
@@ -112,19 +120,21 @@ def _rule(spec: Spec) -> str:
     return f"{DECODE_RULE}; {spec.size} {spec.fit}; Pillow {metadata.version('pillow')}; pillow-heif {heif}"
 
 
+@dataclass
+class _Batch:
+    """What is written to the caches at once. `features` are those of `pixels`, when they are there."""
+
+    read: list[tuple[PhotoFile, bytes]] = field(default_factory=list)
+    failed: list[tuple[bytes, str]] = field(default_factory=list)
+    pixels: list[tuple[bytes, NDArray[np.uint8]]] = field(default_factory=list)
+    features: Future[NDArray[np.float16]] | None = None
+
+
 class _Run:
     """The books of one extraction. `is_known` is asked by the decoders' threads, the rest by one thread."""
 
-    def __init__(
-        self,
-        files: Sequence[PhotoFile],
-        identity: IdentityCache,
-        cache: FeatureCache,
-        rule: str,
-        open_session: Callable[[], Session],
-    ) -> None:
+    def __init__(self, files: Sequence[PhotoFile], identity: IdentityCache, cache: FeatureCache, rule: str) -> None:
         self.files, self._identity, self._cache, self._rule = files, identity, cache, rule
-        self._session = functools.cache(open_session)  # opened when there is something to encode
         self._started = time.time_ns()
         self._digests = identity.get(files)
         self.n_damaged = 0  # cached features that had to be dropped
@@ -133,9 +143,8 @@ class _Run:
         self.todo = [i for i, digest in enumerate(self._digests) if digest not in self._seen]
         self._unread: dict[int, str] = {}
         self._n_encoded = 0
-        self._read: list[tuple[PhotoFile, bytes]] = []
-        self._failed: list[tuple[bytes, str]] = []
-        self._pixels: list[tuple[bytes, NDArray[np.uint8]]] = []
+        self._batch = _Batch()
+        self._waiting: deque[_Batch] = deque()
 
     def _settled(self, digests: Sequence[bytes]) -> list[bytes]:
         """Those of the contents whose feature or failure is known."""
@@ -157,23 +166,33 @@ class _Run:
             self._unread[index] = result.reason or "cannot be read"
             return
         self._digests[index] = result.digest
-        self._read.append((self.files[index], result.digest))
+        self._batch.read.append((self.files[index], result.digest))
         if result.reason is not None:
-            self._failed.append((result.digest, result.reason))
+            self._batch.failed.append((result.digest, result.reason))
         elif result.pixels is not None:
-            self._pixels.append((result.digest, result.pixels))
-        if len(self._pixels) == BATCH or len(self._read) == READ_BATCH:
-            self.commit()
+            self._batch.pixels.append((result.digest, result.pixels))
 
-    def commit(self) -> None:
-        """Encode what waits, and write everything booked to the caches; features first, as the others lead there."""
-        if self._pixels:
-            features = self._session().features(np.stack([pixels for _, pixels in self._pixels]))
-            self._cache.append([digest for digest, _ in self._pixels], features)
-            self._n_encoded += len(self._pixels)
-        self._identity.put_failures(self._failed, self._rule)
-        self._identity.put(self._read, self._started)
-        self._pixels, self._failed, self._read = [], [], []
+    def is_full(self, batch: int) -> bool:
+        """Whether `batch` photos wait to be encoded, or many others to be booked."""
+        return len(self._batch.pixels) == batch or len(self._batch.read) == READ_BATCH
+
+    def encode(self, encoder: ThreadPoolExecutor, session: Session) -> None:
+        """Begin to encode what waits, and open another batch."""
+        if self._batch.pixels:
+            pixels = np.stack([pixels for _, pixels in self._batch.pixels])
+            self._batch.features = encoder.submit(session.features, pixels)
+        self._waiting.append(self._batch)
+        self._batch = _Batch()
+
+    def commit(self, in_flight: int) -> None:
+        """Write batches to the caches until `in_flight` are left; features first, as all else leads there."""
+        while len(self._waiting) > in_flight:
+            batch = self._waiting.popleft()
+            if batch.features is not None:
+                self._cache.append([digest for digest, _ in batch.pixels], batch.features.result())
+                self._n_encoded += len(batch.pixels)
+            self._identity.put_failures(batch.failed, self._rule)
+            self._identity.put(batch.read, self._started)
 
     def result(self) -> Extracted:
         """The state of all photos, from the caches."""

@@ -53,12 +53,8 @@ class Session:
     """A backbone that counts what it sees and breaks when told."""
 
     batches: list[int] = field(default_factory=list)
-    opened: int = 0
     breaks_at: int = 10**9
-
-    def open(self, backbone: FakeBackbone) -> Session:
-        self.opened += 1
-        return self
+    batch: int = 32
 
     def features(self, pixels: np.ndarray) -> np.ndarray:
         if len(self.batches) == self.breaks_at:
@@ -99,9 +95,7 @@ def files(folder: Path) -> list[PhotoFile]:
 
 def run(folder, library, session, backbone=None, workers=1, progress=None):
     given = folder if isinstance(folder, list) else files(folder)
-    return extract(
-        given, backbone or FakeBackbone(), library, workers=workers, progress=progress, open_session=session.open
-    )
+    return extract(given, backbone or FakeBackbone(), library, workers=workers, progress=progress, session=session)
 
 
 def kept(library: FakeLibrary, rows: np.ndarray) -> np.ndarray:
@@ -129,7 +123,7 @@ def test_a_second_run_reads_nothing_and_opens_no_session(folder, library, monkey
 
     second = run(folder, library, session)
 
-    assert (second.n_read, second.n_encoded, session.opened) == (0, 0, 0)
+    assert (second.n_read, second.n_encoded, session.batches) == (0, 0, [])
     assert second.digests == first.digests
     assert (second.rows == first.rows).all()
     assert second.failures == first.failures
@@ -159,7 +153,7 @@ def test_moved_and_copied_photos_are_read_but_not_decoded_or_encoded(folder, lib
 
     assert [os.path.basename(file.path) for file in files(folder)] == [b"b.png", b"copy.png", b"z.png"]
     assert found.rows.tolist() == [first.rows[1], first.rows[1], first.rows[0]]
-    assert (found.n_read, found.n_encoded, session.opened) == (2, 0, 0)
+    assert (found.n_read, found.n_encoded, session.batches) == (2, 0, [])
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -210,13 +204,12 @@ def test_a_photo_that_failed_is_tried_again_when_it_or_the_decoder_changes(folde
     assert (found.failures, found.n_encoded) == ([], 1)
 
 
-def test_an_interrupted_run_goes_on_where_it_was(folder, library, monkeypatch):
-    monkeypatch.setattr(extraction, "BATCH", 4)
+def test_an_interrupted_run_goes_on_where_it_was(folder, library):
     add(folder, *(f"{number:02}.png" for number in range(12)))
-    broken = Session(breaks_at=2)
+    broken = Session(breaks_at=2, batch=4)
     with pytest.raises(KeyboardInterrupt):
         run(folder, library, broken)
-    session = Session()
+    session = Session(batch=4)
 
     found = run(folder, library, session)
 
@@ -245,7 +238,7 @@ def test_fresh_files_are_read_again_until_they_can_be_trusted(folder, library, m
 
     found = run(folder, library, session)
 
-    assert (found.n_read, found.n_encoded, session.opened) == (1, 0, 0)
+    assert (found.n_read, found.n_encoded, session.batches) == (1, 0, [])
 
 
 def test_forgotten_features_are_made_again(folder, library):
@@ -344,4 +337,4 @@ def test_progress_counts_every_photo_once(folder, library):
 def test_no_photos_are_no_work(library):
     session = Session()
     found = run([], library, session)
-    assert (found.digests, found.rows.tolist(), found.failures, session.opened) == ([], [], [], 0)
+    assert (found.digests, found.rows.tolist(), found.failures, session.batches) == ([], [], [], [])

@@ -48,6 +48,7 @@ def decode_here(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         workers: int | None = None,
         *,
         known: Callable[[bytes], bool] | None = None,
+        ahead: int = 0,
     ) -> Iterator[Decoded]:
         for index, file in enumerate(files):
             decoded = replace(one(file, size, fit), index=index)
