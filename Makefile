@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.hashcli-ready
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 # One thread a process: the workers share the cores, and sums come out the same everywhere.
-PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 COVERAGE := --cov --cov-report=term
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all check bench build clean

@@ -20,6 +20,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a `world`, which takes a command to make, come first: so they share a worker, and it is made once.
+
+    The workers begin with an equal share each, in order, and then take from each other's end (--dist worksteal).
+    """
+    items.sort(key=lambda item: "world" not in getattr(item, "fixturenames", ()))
+
+
 @dataclass(frozen=True)
 class Command:
     """The installed console script; each call is a fresh process that sees `library`, `cache` and `home` only."""
