@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from hashcli import __version__, cli_eval, cli_learn, cli_library, cli_methods, cli_search
+from hashcli import __version__, cli_config, cli_eval, cli_learn, cli_library, cli_methods, cli_search
 from hashcli.errors import HashcliError
 
 EPILOG = "The whole story: `hashcli adapt --src LABELED --tgt YOURS`, then `hashcli query PHOTO`."
@@ -39,6 +39,7 @@ app.command()(cli_search.index)
 app.command()(cli_search.query)
 app.command("eval")(cli_eval.evaluate)
 app.command()(cli_methods.methods)
+app.command()(cli_config.config)
 app.add_typer(cli_library.app, name="library")
 
 
@@ -50,11 +51,16 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say which version this is.")
     ] = False,
 ) -> None:
     """Search your photos by example; the codes it searches by are learned from your own folders."""
+    if ctx.invoked_subcommand != "config":  # which must run to tell what is wrong with them
+        from hashcli.config import apply_user_settings
+
+        apply_user_settings(ctx)
 
 
 class _Stopped(BaseException):

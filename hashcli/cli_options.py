@@ -60,6 +60,16 @@ def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str
     return [(f"{s.name}=", s.param.help) for s in declared if f"{s.name}=".startswith(incomplete)]
 
 
+def library_file(ctx: typer.Context, library: Path | None) -> Path | None:
+    """Let the library's own config file say how to search and show, where nothing nearer to the user does."""
+    if not ctx.resilient_parsing:
+        from hashcli import config
+        from hashcli.library import default_location
+
+        config.apply_library_file(ctx, library.expanduser() if library else default_location())
+    return library
+
+
 # ---- where and with what
 
 Library = Annotated[
@@ -69,6 +79,8 @@ Library = Annotated[
         "-L",
         metavar="DIR",
         envvar="HASHCLI_LIBRARY",
+        is_eager=True,
+        callback=library_file,
         help="The library: one folder with all that hashcli knows. Default: a folder in your user data directory.",
     ),
 ]
@@ -180,6 +192,16 @@ Replace = Annotated[
     bool, typer.Option("--replace", help="Replace a hasher that was learned from unrelated folders, without asking.")
 ]
 Restart = Annotated[bool, typer.Option("--restart", help="Begin anew instead of going on where a stopped run was.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Take the new hasher into use even when it is refused as collapsed.")
+]
+NoHoldOut = Annotated[
+    bool,
+    typer.Option(
+        "--no-hold-out",
+        help="Learn from all labeled photos, instead of holding out a tenth to tell whether learning helped.",
+    ),
+]
 Report = Annotated[
     Path | None,
     typer.Option("--report", metavar="FILE.jsonl", help="Write one JSON line for each photo that failed."),
