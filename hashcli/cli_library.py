@@ -15,7 +15,7 @@ from hashcli.seals import REPAIR
 if TYPE_CHECKING:
     from hashcli.formats import Row
 
-app = typer.Typer(help="Look at the library, go back, export, clean up.", no_args_is_help=True)
+app = typer.Typer(help="Look at the library, mend it, go back, move it, clean up.", no_args_is_help=True)
 
 
 @app.command()
@@ -99,6 +99,26 @@ def repair(library: opt.Library = None, report: opt.Report = None, quiet: opt.Qu
     if repaired.left:
         raise DamagedError("; ".join(repaired.left), "`hashcli library rollback` goes back, or train a new hasher")
     output.finish(repaired.lost, report, talk)
+
+
+@app.command()
+def relocate(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Where a folder of photos was when it was indexed.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Where it is now.")],
+    library: opt.Library = None,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Tell the library that a folder of photos has moved.
+
+    Codes are kept, and photos that are as before in the new place are not read again.
+    """
+    from hashcli import relocating
+
+    talk = output.talk(quiet, verbose=False)
+    done = relocating.relocate(output.opened(library), old, new, talk)
+    talk.say(f"{done.n_photos:,} photos are now looked for in {output.shown(new)}")
+    if others := done.n_photos - done.n_as_before:
+        talk.say(f"{others:,} of them are not there as they were; next: hashcli index")
 
 
 @app.command("export")

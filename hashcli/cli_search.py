@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,9 @@ from hashcli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from hashcli.caption_search import CaptionResult
     from hashcli.formats import Cell
+    from hashcli.indexing import IndexReport
     from hashcli.library import Library
     from hashcli.ranking import Match
     from hashcli.search import QueryResult
@@ -30,6 +33,9 @@ def index(
     prune: Annotated[bool, typer.Option("--prune", help="Forget photos that are gone from these folders.")] = False,
     yes: Annotated[
         bool, typer.Option("--yes", help="With --prune: also where a large part of a folder is gone.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until Ctrl-C: index again whenever something changes there.")
     ] = False,
     domain: opt.Domain = None,
     labels: opt.Labels = None,
@@ -45,23 +51,42 @@ def index(
 
     What is known already is not read again. Photos that are gone stay in the index until --prune.
     """
-    from hashcli import indexing
+    from hashcli import indexing, watching
     from hashcli.collection import WalkOptions
-    from hashcli.photos import escape
 
     output.check_report(report)
     talk = output.talk(quiet, verbose)
-    done = indexing.index(
-        output.opened(library),
-        folders or (),
-        domain=domain,
-        prune=prune,
-        yes=yes,
-        labels=labels,
-        options=WalkOptions(tuple(include or ()), tuple(exclude or ())),
-        workers=workers,
-        progress=talk,
-    )
+    opened = output.opened(library)
+
+    def run(some: Sequence[Path]) -> None:
+        done = indexing.index(
+            opened,
+            some,
+            domain=domain,
+            prune=prune,
+            yes=yes,
+            labels=labels,
+            options=WalkOptions(tuple(include or ()), tuple(exclude or ())),
+            workers=workers,
+            progress=talk,
+        )
+        _summarize(done, prune, talk)
+        output.finish([*done.failed, *done.lost], report, talk)
+
+    def run_again(some: Sequence[Path]) -> None:
+        with suppress(typer.Exit):  # photos that failed end no watch
+            run((folders or ()) if labels else some)  # a table fits the folders that were named
+
+    if watch:
+        watching.watch(opened, folders or (), run_again, talk)
+    run(folders or ())
+    talk.say(f"next: {output.query_command(library)}")
+
+
+def _summarize(done: IndexReport, prune: bool, talk: Talk) -> None:
+    """Say what became of the photos, and what can be done about those that are gone."""
+    from hashcli.photos import escape
+
     counts = [(done.added, "added"), (done.changed, "changed"), (done.moved, "moved"), (done.pruned, "pruned")]
     counts += [(done.carried, "carried over"), (done.unchanged, "as before")]
     talk.say(f"photos: {', '.join(f'{n:,} {what}' for n, what in counts if n) or 'none found'}")
@@ -71,8 +96,6 @@ def index(
         talk.say(
             f"{vanished:,} of {total:,} photos in {escape(path)} are gone, too many to forget unasked: --prune --yes"
         )
-    talk.say(f"next: {output.query_command(library)}")
-    output.finish([*done.failed, *done.lost], report, talk)
 
 
 def query(
@@ -83,7 +106,10 @@ def query(
     text: Annotated[
         str | None, typer.Option("--text", metavar="WORDS", help="Look for what these words describe, not for a photo.")
     ] = None,
-    top: Annotated[int, typer.Option("--top", "-k", min=1, metavar="N", help="How many photos to show.")] = 10,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Show what is said about indexed photos, nearest to PHOTO first.")
+    ] = False,
+    top: Annotated[int, typer.Option("--top", "-k", min=1, metavar="N", help="How many results to show.")] = 10,
     radius: Annotated[
         int | None, typer.Option("--radius", "-r", min=0, metavar="N", help="Only photos within this Hamming distance.")
     ] = None,
@@ -118,14 +144,12 @@ def query(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Show the indexed photos that are most like PHOTO, or that words describe.
+    """Show the indexed photos that are most like PHOTO, or that words describe; or captions that suit PHOTO.
 
     Order: Hamming distance, then similarity, then path. Exit code 1 when nothing is found. A match is a photo of the
     same class; how probable it is at which distance was learned from labeled photos that were held out of training.
     """
     from hashcli import search
-    from hashcli.extraction import PhotoFailure
-    from hashcli.photos import escape
 
     output.check_report(report)
     words = photos or []
@@ -137,6 +161,11 @@ def query(
         raise UsageError("no photo to look for was given", "hashcli query PHOTO, or paths on stdin: hashcli query -")
     if text is not None and (unique or confidence or min_confidence is not None):
         raise UsageError("--unique, --confidence and --min-confidence go with PHOTO, not with --text")
+    if captions and (text is not None or unique or confidence or min_confidence is not None):
+        raise UsageError(
+            "--captions goes with PHOTO, and not with --text, --unique, --confidence or --min-confidence",
+            "hashcli query PHOTO --captions",
+        )
     if unique and not rerank:
         raise UsageError("--unique compares photos by look, which --rerank 0 turns off", "leave out one of the two")
     talk = output.talk(quiet, verbose)
@@ -146,9 +175,28 @@ def query(
             [search.QueryResult(os.fsencode(text), matches)], form or ("paths" if null else None), header, null
         )
         return
+    paths = list(_paths(words, null))
+    if captions:
+        from hashcli.caption_search import nearest_captions
+
+        said = nearest_captions(
+            output.opened(library),
+            paths,
+            top=top,
+            radius=radius,
+            rerank=rerank,
+            include_self=include_self,
+            domain=domain,
+            workers=workers,
+            progress=talk,
+        )
+        _check_only_one(said, words)
+        _show_captions(said, form or ("paths" if null else None), header, null)
+        _finish(said, report, talk)
+        return
     results = search.nearest(
         output.opened(library),
-        list(_paths(words, null)),
+        paths,
         top=top,
         radius=radius,
         rerank=rerank,
@@ -159,16 +207,39 @@ def query(
         workers=workers,
         progress=talk,
     )
-    if len(results) == 1 and results[0].error and "-" not in words:
-        raise UsageError(f"{escape(results[0].path)}: {results[0].error}", "name a photo that exists and can be read")
+    _check_only_one(results, words)
     sure = confidence or min_confidence is not None
     show_results(results, form or ("paths" if null else None), header, null, confidence=sure)
     if folded := sum(result.folded for result in results):
         talk.say(f"{folded:,} near-duplicates are left out")
+    _finish(results, report, talk)
+
+
+def _check_only_one(results: Sequence[QueryResult] | Sequence[CaptionResult], words: Sequence[str]) -> None:
+    """One photo that was named and cannot be read is a mistake in the command."""
+    from hashcli.photos import escape
+
+    if len(results) == 1 and results[0].error and "-" not in words:
+        raise UsageError(f"{escape(results[0].path)}: {results[0].error}", "name a photo that exists and can be read")
+
+
+def _finish(results: Sequence[QueryResult] | Sequence[CaptionResult], report: Path | None, talk: Talk) -> None:
+    """Raises typer.Exit with code 3 where photos failed, else 1 where nothing was found."""
+    from hashcli.extraction import PhotoFailure
+
     output.finish([PhotoFailure(r.path, r.error) for r in results if r.error], report, talk)
     if not any(result.matches for result in results):
         talk.say("nothing found")
         raise typer.Exit(1)
+
+
+def _show_captions(results: Sequence[CaptionResult], form: str | None, header: bool, null: bool) -> None:
+    columns = ("query", "rank", "distance", "similarity", "caption", "path")
+    rows = [(r.path, m.rank, m.distance, m.similarity, m.caption, m.path) for r in results for m in r.matches]
+    if output.drawn(form) and len(results) == 1:
+        output.show(columns[1:], [row[1:] for row in rows], form)
+    else:
+        output.show(columns, rows, form, header=header, null=null)
 
 
 def _described(text: str, library: Library, top: int, radius: int | None, rerank: int, talk: Talk) -> list[Match]:
