@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse  # type: ignore[import-untyped]
 
-from hashcli import graphs
+from hashcli.nearest import nearest
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int32]
@@ -27,7 +27,7 @@ def neighborhood_size(n: int) -> int:
 
 def neighbor_lists(unit: Floats, k: int) -> Rows:
     """The k nearest other rows of each row of `unit` (n, d; unit length), nearest first: (n, min(k, n - 1))."""
-    rows, cosines = graphs.nearest(unit, unit, k, within=True)
+    rows, cosines = nearest(unit, unit, k, within=True)
     lists = np.empty(rows.shape, np.int32)
     for block in _blocks(len(rows), 32 * max(rows.shape[1], 1)):
         order = np.lexsort((rows[block], -cosines[block]), axis=1)
@@ -67,8 +67,8 @@ def mutual_pairs(source: Floats, target: Floats, k: int) -> sparse.csr_array:
     """Rows of two domains that are among each other's k nearest of the other domain, over the source rows, then
     the target rows: (n_s + n_t, n_s + n_t). Rows have unit length.
     """
-    there = graphs.nearest(source, target, k)[0]
-    back = graphs.nearest(target, source, k)[0]
+    there = nearest(source, target, k)[0]
+    back = nearest(target, source, k)[0]
     n_source, n = len(source), len(source) + len(target)
     first = _directed(np.arange(n_source).repeat(there.shape[1]), n_source + there.ravel(), n)
     second = _directed(back.ravel(), (n_source + np.arange(len(target))).repeat(back.shape[1]), n)

@@ -193,7 +193,7 @@ class COUPLE(LabelCodeMethod):
 
     def _score(self, graph: Graph, believed: Floats, guess: Floats) -> tuple[Floats, dict[str, Any]]:
         """Reliability of the targets (n_t,), positive where there is any, and counts for the log."""
-        from hashcli import graphs
+        from hashcli import diffusion, graphs
 
         s = self.settings
         if s.selector == "all":
@@ -210,9 +210,10 @@ class COUPLE(LabelCodeMethod):
         if s.source_capacity == "zero":
             capacity[is_source] = 0.0
         if s.capacity == "fill":
-            flow, _ = graphs.fill(graph, mass, capacity, s.alpha)
+            flow, _ = diffusion.fill(graph, mass, capacity, s.alpha)
         else:
-            flow = graphs.diffuse(graph, graphs.limited(graph, mass, capacity, s.rho), capacity)
+            limited = diffusion.limited(graph, mass, capacity, s.rho)
+            flow = diffusion.diffuse(graph, limited, capacity)
         score = flow.score[graph.n_source :]
         return score, {
             "reached": int((score > 0).sum()),

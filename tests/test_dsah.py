@@ -14,7 +14,7 @@ import pytest
 import torch
 from hashcli_plugins.dsah import DSAH, pair_loss, pair_weights
 
-from hashcli import graphs, neighbors, optimization
+from hashcli import graphs, nearest, neighbors, optimization
 from hashcli.data import SourceData, TargetData, TrainingData
 from hashcli.errors import UsageError
 from hashcli.method import Run, Task
@@ -286,7 +286,7 @@ def test_neighborhoods_larger_than_the_collection_are_cut_to_it() -> None:
 def test_a_fit_holds_no_matrix_of_all_photos_by_all_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     n = 2000
     monkeypatch.setattr(neighbors, "_BLOCK_BYTES", n * n // 10)
-    monkeypatch.setattr(graphs, "_BLOCK_BYTES", n * n // 10)
+    monkeypatch.setattr(nearest, "BLOCK_BYTES", n * n // 10)
     data = TrainingData(None, TargetData(cloud(0, n)[0]), 0)
     tracemalloc.start()
     try:

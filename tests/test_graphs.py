@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 
-from hashcli import graphs
+from hashcli import diffusion, graphs
 
 
 @pytest.fixture
@@ -34,19 +34,6 @@ def top(similarity, i, k, without=None):
     return set(order[:k])
 
 
-@pytest.mark.parametrize("k", [1, 5, 40])
-def test_nearest_are_the_largest_inner_products(rng, monkeypatch, k):
-    monkeypatch.setattr(graphs, "_BLOCK_BYTES", 4 * 23 * 7)  # blocks of seven queries
-    queries, gallery = (rng.normal(size=(n, 5)).astype(np.float32) for n in (20, 23))
-
-    rows, values = graphs.nearest(queries, gallery, k)
-
-    similarity = queries @ gallery.T
-    for i in range(20):
-        assert set(rows[i]) == top(similarity, i, k)
-        assert_allclose(values[i], similarity[i, rows[i]], rtol=1e-5)
-
-
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_whitening_divides_principal_deviations_to_the_strength(rng, strength):
     x = (rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6))).astype(np.float32)
@@ -71,21 +58,6 @@ def test_sharpness_is_a_power_of_the_cosine(rng):
     plain = graph.weights.toarray()
     expected = np.where(plain > 0, np.maximum(plain**3, graphs.MIN_WEIGHT), 0)
     assert_allclose(sharp.weights.toarray(), expected, atol=1e-6)
-
-
-def test_a_row_is_not_its_own_neighbor_even_among_duplicates(rng):
-    x = graphs.unit_rows(np.repeat(rng.normal(size=(4, 6)), 3, axis=0))
-
-    rows, values = graphs.nearest(x, x, 2, within=True)
-
-    for i in range(12):
-        assert set(rows[i]) == set(range(i // 3 * 3, i // 3 * 3 + 3)) - {i}
-    assert_allclose(values, 1, atol=1e-6)
-
-
-def test_nearest_names_the_shapes_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"\(3, 4\).*\(3, 5\)"):
-        graphs.nearest(np.zeros((3, 4), np.float32), np.zeros((3, 5), np.float32), 1)
 
 
 def test_graph_has_the_edges_of_the_definition(rng):
@@ -117,7 +89,9 @@ def test_tiny_domains_make_a_symmetric_graph_without_loops(rng, n_source, n_targ
     assert w.shape == (n_source + n_target,) * 2
     assert_array_equal(w, w.T)
     assert (np.diagonal(w) == 0).all()
-    flow = graphs.diffuse(graph, graphs.limited(graph, source_mass(graph), half_degree(graph), 0.5), half_degree(graph))
+    flow = diffusion.diffuse(
+        graph, diffusion.limited(graph, source_mass(graph), half_degree(graph), 0.5), half_degree(graph)
+    )
     assert np.isfinite(flow.score).all()
 
 
@@ -128,7 +102,7 @@ def test_diffusion_reaches_the_optimum_of_the_dual_that_scipy_finds(rng, rho, so
     capacity = half_degree(graph)
     if not sources_keep:
         capacity[: graph.n_source] = 0
-    mass = graphs.limited(graph, source_mass(graph), capacity, rho)
+    mass = diffusion.limited(graph, source_mass(graph), capacity, rho)
     laplacian = np.diag(graph.degrees) - graph.weights.toarray()
 
     def dual(x):
@@ -136,7 +110,7 @@ def test_diffusion_reaches_the_optimum_of_the_dual_that_scipy_finds(rng, rho, so
 
     options = {"ftol": 1e-15, "gtol": 1e-10, "maxiter": 20000, "maxfun": 200000}
     best = minimize(dual, np.zeros(55), jac=True, bounds=[(0, None)] * 55, method="L-BFGS-B", options=options)
-    flow = graphs.diffuse(graph, mass, capacity, tolerance=1e-8)
+    flow = diffusion.diffuse(graph, mass, capacity, tolerance=1e-8)
 
     assert flow.residual <= 1e-8
     assert dual(flow.height)[0] == pytest.approx(best.fun, abs=1e-9)
@@ -146,7 +120,7 @@ def test_diffusion_reaches_the_optimum_of_the_dual_that_scipy_finds(rng, rho, so
 def test_diffusion_agrees_with_pushing_one_node_at_a_time(rng):
     *_, graph = small(rng)
     capacity = half_degree(graph)
-    mass = graphs.limited(graph, source_mass(graph), capacity, 0.8)
+    mass = diffusion.limited(graph, source_mass(graph), capacity, 0.8)
     w, m, x = graph.weights.toarray(), mass.copy(), np.zeros(55)
     while (m - capacity).max() > 1e-9:
         i = int(np.argmax(m - capacity))
@@ -155,7 +129,7 @@ def test_diffusion_agrees_with_pushing_one_node_at_a_time(rng):
         m += w[i] * step
         m[i] = capacity[i]
 
-    flow = graphs.diffuse(graph, mass, capacity, tolerance=1e-9)
+    flow = diffusion.diffuse(graph, mass, capacity, tolerance=1e-9)
 
     assert_allclose(flow.height, x, atol=1e-5)
     assert_allclose(flow.mass, m, atol=1e-5)
@@ -167,7 +141,7 @@ def test_mass_that_does_not_fit_leaves_a_residual_and_ends(rng):
     *_, graph = small(rng)
     capacity = half_degree(graph)
 
-    flow = graphs.diffuse(graph, 3 * source_mass(graph), capacity, max_sweeps=50)
+    flow = diffusion.diffuse(graph, 3 * source_mass(graph), capacity, max_sweeps=50)
 
     assert flow.sweeps == 50
     assert flow.residual > 0.1
@@ -177,7 +151,7 @@ def test_limited_mass_fits_every_component(rng):
     *_, graph = small(rng, k=1, k_source=1)
     capacity, part = half_degree(graph), graph.components()
 
-    mass = graphs.limited(graph, source_mass(graph), capacity, 0.5)
+    mass = diffusion.limited(graph, source_mass(graph), capacity, 0.5)
 
     assert len(np.unique(part)) > 5
     for c in np.unique(part):
@@ -190,7 +164,7 @@ def test_isolated_nodes_get_nothing(rng):
     alone = graph.degrees == 0
     assert alone.any()
 
-    flow, _ = graphs.fill(graph, source_mass(graph), half_degree(graph), 0.5)
+    flow, _ = diffusion.fill(graph, source_mass(graph), half_degree(graph), 0.5)
 
     assert (flow.score[alone] == 0).all()
 
@@ -201,9 +175,9 @@ def test_fill_reaches_the_share_with_no_more_mass_than_needed(rng, share):
     capacity = half_degree(graph)
     reached = {}
 
-    flow, mass = graphs.fill(graph, source_mass(graph), capacity, share)
+    flow, mass = diffusion.fill(graph, source_mass(graph), capacity, share)
     for name, m in (("found", mass), ("less", 0.9 * mass)):
-        score = graphs.diffuse(graph, m, capacity).score
+        score = diffusion.diffuse(graph, m, capacity).score
         reached[name] = int((score[graph.n_source :] > 0).sum())
 
     assert len(np.unique(graph.components())) == 1

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from hashcli import graphs, neighbors
+from hashcli import graphs, nearest, neighbors
 
 
 def unit(rng: np.random.Generator, n: int, d: int, groups: int = 0) -> np.ndarray:
@@ -60,7 +60,7 @@ def assert_well_formed(pairs) -> None:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few rows, so that results are put together from many."""
     monkeypatch.setattr(neighbors, "_BLOCK_BYTES", 4000)
-    monkeypatch.setattr(graphs, "_BLOCK_BYTES", 4000)
+    monkeypatch.setattr(nearest, "BLOCK_BYTES", 4000)
 
 
 @pytest.mark.parametrize(("n", "k"), [(8, 5), (60, 5), (100, 5), (110, 6), (600, 30), (10_000, 500), (10**6, 500)])
@@ -177,7 +177,7 @@ def test_no_step_holds_a_matrix_of_all_photos_by_all_photos(
 ) -> None:
     x = unit(rng, n, 16, 50)
     monkeypatch.setattr(neighbors, "_BLOCK_BYTES", n * n // 10)
-    monkeypatch.setattr(graphs, "_BLOCK_BYTES", n * n // 10)
+    monkeypatch.setattr(nearest, "BLOCK_BYTES", n * n // 10)
     tracemalloc.start()
     try:
         pairs = neighbors.shared_neighbor_pairs(neighbors.neighbor_lists(x, 20), 20)

@@ -1,0 +1,130 @@
+"""The nearest rows by inner product: exact among few, nearly exact among many, and never an n x n matrix.
+
+Many means more than EXACT_ROWS queries and as many rows to find (or more of the one and fewer of the other), in more
+than twice REDUCED dimensions. Then all similarities are estimated in REDUCED dimensions, and the likeliest
+OVERSAMPLING * k of each query are compared exactly: on features of photos 95 % of the true neighbors and more.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+EXACT_ROWS = 20_000
+REDUCED = 256
+OVERSAMPLING = 4
+BLOCK_BYTES = 2**27
+_SAMPLE = 16_384  # rows from which the directions are learned
+_RIDGE = 1e-6  # of the mean variance: keeps directions without any variance invertible
+
+
+def nearest(queries: Floats, gallery: Floats, k: int, *, within: bool = False) -> tuple[Ints, Floats]:
+    """The k rows of `gallery` with the largest inner product for each query: rows (n, k), similarities (n, k).
+
+    In no order within a row; the similarities are exact also where the choice of rows is not. `within`: both are the
+    same array, and a row is not its own neighbor. k is cut to what there is. Raises ValueError for shapes that differ.
+    """
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise ValueError(f"queries {queries.shape} and gallery {gallery.shape} must be matrices of one width")
+    k = max(0, min(k, len(gallery) - within))
+    if k == 0:
+        return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
+    if len(queries) * len(gallery) > EXACT_ROWS**2 and queries.shape[1] > 2 * REDUCED:
+        return _nearly(queries, gallery, k, within=within)
+    return _exactly(queries, gallery, k, within=within)
+
+
+def _exactly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple[Ints, Floats]:
+    rows = np.empty((len(queries), k), np.int64)
+    values = np.empty((len(queries), k), np.float32)
+    for block in _blocks(len(queries), 4 * len(gallery)):
+        similarity = queries[block] @ gallery.T
+        if within:
+            _leave_out_self(similarity, block.start)
+        best = np.argpartition(similarity, -k, axis=1)[:, -k:]
+        rows[block] = best
+        values[block] = np.take_along_axis(similarity, best, axis=1)
+    return rows, values
+
+
+def _nearly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple[Ints, Floats]:
+    n_candidates = min(OVERSAMPLING * k, len(gallery) - within)
+    n_groups, size = _grouping(len(gallery), n_candidates)
+    left, right = _reduction(queries, gallery)
+    reduced = torch.zeros((size * n_groups, REDUCED))
+    reduced[: len(gallery)] = torch.from_numpy(gallery @ right)
+    asked = torch.from_numpy(queries @ left)
+    rows = np.empty((len(queries), k), np.int64)
+    values = np.empty((len(queries), k), np.float32)
+    for block in _blocks(len(queries), 4 * len(reduced)):
+        similarity = asked[block] @ reduced.T
+        similarity[:, len(gallery) :] = -torch.inf
+        if within:
+            _leave_out_self(similarity.numpy(), block.start)
+        candidates = _largest(similarity, n_candidates, n_groups)
+        for part in _blocks(len(candidates), 4 * gallery.shape[1] * n_candidates):
+            here = slice(block.start + part.start, block.start + part.stop)
+            near = torch.from_numpy(gallery[candidates[part].numpy()])
+            exact = torch.bmm(near, torch.from_numpy(queries[here])[:, :, None])[:, :, 0]
+            best = exact.topk(k, sorted=False)
+            rows[here] = candidates[part].gather(1, best.indices).numpy()
+            values[here] = best.values.numpy()
+    return rows, values
+
+
+def _reduction(queries: Floats, gallery: Floats) -> tuple[Floats, Floats]:
+    """Matrices L, R (d, REDUCED), so that queries L R' gallery' differs least from queries gallery'.
+
+    Least in squares, among all matrices of that rank: with second moments A A' of queries and B B' of gallery (of a
+    sample of rows) that is the truncated singular value decomposition U S V' of A'B (Eckart and Young), and
+    L = B V S^-1/2, R = A U S^-1/2. Where both are one array, these are its principal directions; where they are two
+    domains, principal directions of either alone miss much of what little they have in common.
+    """
+    a, b = (np.linalg.cholesky(_second_moment(x)) for x in (queries, gallery))
+    u, s, vt = np.linalg.svd(a.T @ b)
+    scale = s[:REDUCED] ** -0.5
+    left, right = b @ vt[:REDUCED].T * scale, a @ u[:, :REDUCED] * scale
+    return left.astype(np.float32), right.astype(np.float32)
+
+
+def _second_moment(x: Floats) -> NDArray[np.float64]:
+    sample = x[:: -(-len(x) // _SAMPLE)].astype(np.float64)
+    moment: NDArray[np.float64] = sample.T @ sample / len(sample)
+    moment[np.diag_indices_from(moment)] += max(_RIDGE * float(np.trace(moment)) / len(moment), 1e-12)
+    return moment
+
+
+def _grouping(n: int, k: int) -> tuple[int, int]:
+    """Number and size of the groups of n columns for which `_largest` has the least to look at."""
+    size = max(1, round((n / k) ** 0.5))
+    return -(-n // size), size
+
+
+def _largest(similarity: Tensor, k: int, n_groups: int) -> Tensor:
+    """Columns of the k largest values of each row, (b, k) in no order; column c is in group c % n_groups.
+
+    They lie in the k groups whose largest values are largest, so that few values need to be put in order.
+    """
+    groups = similarity.view(len(similarity), -1, n_groups)
+    chosen = groups.amax(1).topk(min(k, n_groups), sorted=False).indices
+    inside = groups.gather(2, chosen[:, None].expand(-1, groups.shape[1], -1)).flatten(1)
+    place = inside.topk(k, sorted=False).indices
+    width = chosen.shape[1]
+    return place.div(width, rounding_mode="floor") * n_groups + chosen.gather(1, place % width)
+
+
+def _leave_out_self(similarity: Floats, first: int) -> None:
+    """Rows are those of the columns from `first` on."""
+    n = len(similarity)
+    similarity[np.arange(n), np.arange(first, first + n)] = -np.inf
+
+
+def _blocks(n: int, row_bytes: int) -> list[slice]:
+    """Slices over n rows, of BLOCK_BYTES each at most."""
+    step = max(1, BLOCK_BYTES // row_bytes)
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
