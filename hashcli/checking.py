@@ -12,25 +12,34 @@ from hashcli.tables import Tables
 def contradictions(tables: Tables, capacity: int) -> Iterator[str]:
     """Every value that cannot be read, or that another one contradicts."""
     try:
-        roots = {root.id for root in tables.roots()}
-        total = tables.slots()
+        counts = tables.counts()
     except DamagedError as error:
         yield str(error)
         return
-    for number in range(-(-total // capacity)):
+    roots = None
+    try:
+        roots = {root.id for root in tables.roots()}
+    except DamagedError as error:
+        yield str(error)
+    n_records = 0
+    for number in range(-(-counts.slots // capacity)):
         try:
-            rows = tables.records_of(tables.block(number, total).verified())
+            rows = tables.records_of(tables.block(number, counts.slots).verified())
         except DamagedError as error:
             yield str(error)
             continue
+        n_records += len(rows)
         for slot, record in rows:
             yield from _of_photo(tables, slot, record, roots)
-    counts = {name: tables.entries(name) for name in ("records", "paths", "digests")}
-    if len(set(counts.values())) > 1:
-        yield f"the gallery counts its photos in several ways: {counts}"
+    try:
+        found = {"photos": counts.photos, "records": n_records, **tables.indexed()}
+        if len(set(found.values())) > 1:
+            yield f"the gallery counts its photos in several ways: {found}"
+    except DamagedError as error:
+        yield str(error)
 
 
-def _of_photo(tables: Tables, slot: int, record: Record, roots: set[int]) -> Iterator[str]:
+def _of_photo(tables: Tables, slot: int, record: Record, roots: set[int] | None) -> Iterator[str]:
     try:
         if tables.slot_at(path_key(record.root, record.path)) != slot:
             yield f"the photo in slot {slot} is not found by its path"
@@ -38,5 +47,5 @@ def _of_photo(tables: Tables, slot: int, record: Record, roots: set[int]) -> Ite
             yield f"the photo in slot {slot} is not found by its digest"
     except DamagedError as error:
         yield str(error)
-    if record.root not in roots:
+    if roots is not None and record.root not in roots:
         yield f"the photo in slot {slot} belongs to root {record.root}, which is not known"

@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from hashcli import __version__, cli_config, cli_eval, cli_learn, cli_library, cli_methods, cli_search
+from hashcli import __version__, cli_config, cli_eval, cli_learn, cli_library, cli_methods, cli_search, guard
 from hashcli.errors import HashcliError
 
 EPILOG = "The whole story: `hashcli adapt --src LABELED --tgt YOURS`, then `hashcli query PHOTO`."
@@ -73,6 +73,7 @@ class _Stopped(BaseException):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (default: the process's own) and give its exit code."""
     _catch_signals()
+    guard.install()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # no locale may end a run
     try:

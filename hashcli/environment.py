@@ -6,19 +6,20 @@ import errno
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import lmdb
 
+from hashcli import guard
 from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError
 from hashcli.pages import check_file, fill_up
 from hashcli.seals import REPAIR, damaged, seal, unseal
 
 T = TypeVar("T")
-Transaction = Any  # lmdb.Transaction, of memoryviews for reading and of bytes for writing
+Transaction = Any  # lmdb.Transaction, of memoryviews, which die with it and with the next change
 
 SMALLEST_MAP = 1 << 28  # address space, not disk space
 _NO_ROOM = "make room on the disk, then try again"
@@ -33,6 +34,11 @@ _DAMAGE = (
     lmdb.PanicError,
     lmdb.NotFoundError,
     lmdb.IncompatibleError,
+    lmdb.CursorFullError,
+    lmdb.PageFullError,
+    lmdb.BadValsizeError,
+    lmdb.BadTxnError,
+    lmdb.BadDbiError,
 )
 
 
@@ -44,7 +50,7 @@ class Environment:
 
     _shared: ClassVar[dict[tuple[int, int], Environment]] = {}
 
-    def __init__(self, folder: Path, databases: Mapping[str, bool], create: bool, write: bool) -> None:
+    def __init__(self, folder: Path, databases: Sequence[str], create: bool, write: bool) -> None:
         self.folder, self._names = folder, databases
         self._users = 0
         self._reads = 0
@@ -55,13 +61,13 @@ class Environment:
     def open(
         cls,
         folder: Path,
-        databases: Mapping[str, bool],
+        databases: Sequence[str],
         *,
         create: bool = False,
         write: bool = False,
         older: bool = False,
     ) -> Environment:
-        """Open `folder`. `databases`: name -> whether one key may have several values; one is called "meta".
+        """Open `folder`. `databases`: their names; one is "meta".
 
         Raises DamagedError when the file is cut, foreign or (unless `older` is taken, too) older than its counter
         says, LibraryError and MachineError when it cannot be opened.
@@ -105,10 +111,7 @@ class Environment:
             mode=0o644,
         )
         try:
-            self.databases = {
-                name: self._env.open_db(name.encode(), dupsort=repeats, create=create)
-                for name, repeats in self._names.items()
-            }
+            self.databases = {name: self._env.open_db(name.encode(), create=create) for name in self._names}
         except lmdb.Error:
             self._env.close()
             raise
@@ -123,7 +126,7 @@ class Environment:
     @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A state of all databases that no writer changes. Values are views that die with it."""
-        with translated(self.folder), self._begin(write=False) as txn:
+        with translated(self.folder), guard.reading(self.folder), self._begin(write=False) as txn:
             with self._counting:
                 self._reads += 1
             try:
@@ -138,7 +141,7 @@ class Environment:
         `room`: bytes it is likely to need. When the map is too small for it all the same, it grows and `work` is
         called again. Raises MachineError when the disk is full.
         """
-        with translated(self.folder):
+        with translated(self.folder), guard.reading(self.folder):
             used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
             self._grow(used + room)
             while True:
@@ -159,10 +162,10 @@ class Environment:
     def _begin(self, write: bool) -> Transaction:
         begin: Any = self._env.begin
         try:
-            return begin(write=write, buffers=not write)
+            return begin(write=write, buffers=True)
         except lmdb.MapResizedError:  # another process has grown the map
             self._resize(0)
-            return begin(write=write, buffers=not write)
+            return begin(write=write, buffers=True)
 
     def _grow(self, needed: int) -> None:
         size = self._env.info()["map_size"]

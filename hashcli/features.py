@@ -22,6 +22,7 @@ import lmdb
 import numpy as np
 from numpy.typing import NDArray
 
+from hashcli import guard
 from hashcli.durable import replace_file, sync
 from hashcli.errors import DamagedError, MachineError, NewerFormatError
 from hashcli.lmdb_env import get, open_env
@@ -146,12 +147,13 @@ class FeatureCache:
         damaged: list[int] = []
         for shard, places in _by_shard(rows):
             records = self._records(shard)
-            for place in places:
-                offset = int(rows[place]) % SHARD_ROWS
-                record = records[offset].tobytes() if offset < len(records) else bytes(self._dtype.itemsize)
-                if record[16:24] != _check(record[:16], record[24:]):
-                    damaged.append(int(rows[place]))
-                features[place] = np.frombuffer(record, "<f2", offset=24)
+            with guard.reading(self.folder):
+                for place in places:
+                    offset = int(rows[place]) % SHARD_ROWS
+                    record = records[offset].tobytes() if offset < len(records) else bytes(self._dtype.itemsize)
+                    if record[16:24] != _check(record[:16], record[24:]):
+                        damaged.append(int(rows[place]))
+                    features[place] = np.frombuffer(record, "<f2", offset=24)
         return features, damaged
 
     def drop_damaged(self, digests: Sequence[bytes]) -> int:
@@ -187,6 +189,11 @@ class FeatureCache:
         """How many photos have their feature here."""
         with self._env.reading() as transaction:
             return max(0, transaction.stat()["entries"] - 1)
+
+    def state(self) -> bytes:
+        """Bytes that change with every change of the cache, and are another cache's never."""
+        made = (self.folder / "format.json").stat()
+        return _COUNT.pack(made.st_mtime_ns) + _COUNT.pack(made.st_ino) + _COUNT.pack(self._env.last_change())
 
     def size_bytes(self) -> int:
         """What the cache takes on disk."""

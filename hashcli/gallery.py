@@ -59,7 +59,12 @@ class Gallery:
         environment = Environment.open(folder, DATABASES, create=True)
         header = {"format": FORMAT, "version": VERSION, "n_bits": n_bits, "hasher_digest": hasher_digest}
         value = seal(_FORMAT_KEY, json.dumps(header | {"block_slots": BLOCK_SLOTS}).encode())
-        environment.commit(lambda txn: txn.put(_FORMAT_KEY, value, db=environment.databases["meta"]))
+
+        def work(txn: Transaction) -> None:
+            txn.put(_FORMAT_KEY, value, db=environment.databases["meta"])
+            Tables(txn, environment.databases, BLOCK_SLOTS, codes.n_words(n_bits)).create()
+
+        environment.commit(work)
         return cls(folder, environment, write=True)
 
     @classmethod
@@ -108,14 +113,14 @@ class Gallery:
     def count(self) -> int:
         """Photos in the gallery."""
         with self._read() as tables:
-            return tables.entries("records")
+            return tables.counts().photos
 
     def info(self) -> GalleryInfo:
         """Sizes and origin."""
         size = sum(file.stat().st_blocks * 512 for file in self._folder.iterdir())
         with self._read() as tables:
-            count, slots, roots = tables.entries("records"), tables.slots(), tables.entries("roots")
-        return GalleryInfo(count, slots, roots, self._n_bits, self._hasher_digest, size, VERSION)
+            counts = tables.counts()
+        return GalleryInfo(counts.photos, counts.slots, counts.roots, self._n_bits, self._hasher_digest, size, VERSION)
 
     def roots(self) -> list[Root]:
         """All roots by id."""
@@ -188,7 +193,7 @@ class Gallery:
         return codes.from_words(words, self._n_bits)
 
     def slot_of(self, root: int, path: bytes) -> int | None:
-        """The slot of a path, if the gallery holds it."""
+        """The slot of a path, if the gallery holds it. Raises DamagedError when that cannot be told for sure."""
         with self._read() as tables:
             return tables.slot_at(path_key(root, path))
 
@@ -245,9 +250,7 @@ class Gallery:
         codes.check_packed(packed, self._n_bits)
         top = TopK(codes.to_words(packed), k, radius)
         with self._read() as tables:
-            total = tables.slots()
-            for number in range(-(-total // self._capacity)):
-                block = tables.block(number, total)
+            for block in tables.blocks():
                 block.check(top.block(block.first_slot, block.words, block.live()))
         return top.result()
 

@@ -12,10 +12,13 @@ from typing import TypeVar
 
 import lmdb
 
+from hashcli import guard
 from hashcli.environment import on_disk, translated
 from hashcli.pages import check_file, fill_up
 
 T = TypeVar("T")
+
+_LARGEST = 1 << 16  # bytes; a damaged page may claim that a value has gigabytes
 
 # LMDB forbids a process to open an environment twice, so all users of a folder get the same one.
 _open: weakref.WeakValueDictionary[str, Env] = weakref.WeakValueDictionary()
@@ -57,21 +60,26 @@ class Env:
     @contextmanager
     def reading(self) -> Iterator[lmdb.Transaction]:
         """A read transaction; nothing it gave may be used after it."""
-        with self._lock, translated(self.folder), on_disk(self.folder):
+        with self._lock, translated(self.folder), on_disk(self.folder), guard.reading(self.folder):
             try:
-                transaction = self._env.begin()
+                transaction = self._env.begin(buffers=True)
             except lmdb.MapResizedError:  # another process wrote more than our map holds
                 self._env.set_mapsize(0)
-                transaction = self._env.begin()
+                transaction = self._env.begin(buffers=True)
             with transaction:
                 yield transaction
 
+    def last_change(self) -> int:
+        """The number of the last transaction that wrote."""
+        with self.reading() as transaction:
+            return int(transaction.id())
+
     def write(self, work: Callable[[lmdb.Transaction], T]) -> T:
         """Run `work` in a write transaction; once more from the start, in a larger map, whenever the map is full."""
-        with self._lock, translated(self.folder), on_disk(self.folder):
+        with self._lock, translated(self.folder), on_disk(self.folder), guard.reading(self.folder):
             while True:
                 try:
-                    with self._env.begin(write=True) as transaction:
+                    with self._env.begin(write=True, buffers=True) as transaction:
                         result = work(transaction)
                     fill_up(self.folder / "data.mdb")
                     return result
@@ -98,6 +106,6 @@ def open_env(folder: Path, write: bool, map_size: int = 16 << 20) -> Env:
 
 
 def get(transaction: lmdb.Transaction, key: bytes) -> bytes | None:
-    """The value of `key`; None where there is none."""
+    """The value of `key`; None where there is none, or where one is too large to be ours."""
     value = transaction.get(key)
-    return None if value is None else bytes(value)
+    return None if value is None or len(value) > _LARGEST else bytes(value)

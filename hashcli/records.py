@@ -63,19 +63,6 @@ def root_key(root: int) -> bytes:
     return _ROOT.pack(root)
 
 
-def encode_slot(slot: int, key: bytes) -> bytes:
-    """A slot as a sealed value under `key`."""
-    return seal(key, _SLOT.pack(slot))
-
-
-def decode_slot(key: bytes, value: bytes | memoryview, what: str) -> int:
-    """What `encode_slot` wrote. Raises DamagedError naming `what`."""
-    payload = unseal(key, value, what)
-    if len(payload) != _SLOT.size:
-        raise damaged(what, "its lengths do not fit")
-    return int(_SLOT.unpack(payload)[0])
-
-
 def encode_record(slot: int, record: Record) -> bytes:
     """A record as the sealed value of its slot. Raises ValueError for one that cannot be stored."""
     if not record.path or len(record.path) > 0xFFFF or b"\0" in record.path:

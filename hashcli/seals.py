@@ -6,6 +6,7 @@ import zlib
 
 from hashcli.errors import DamagedError
 
+_LARGEST = 1 << 18  # bytes; a damaged page may claim that a value has gigabytes
 REPAIR = "`hashcli library repair` saves what can be read"
 
 
@@ -16,8 +17,10 @@ def seal(key: bytes, payload: bytes) -> bytes:
 
 def unseal(key: bytes, value: bytes | memoryview, what: str) -> bytes:
     """The payload of a sealed value. Raises DamagedError naming `what`."""
+    if not 4 <= len(value) <= _LARGEST:
+        raise damaged(what, f"it has {len(value)} bytes")
     payload = bytes(value[:-4])
-    if len(value) < 4 or value[-4:] != zlib.crc32(key + payload).to_bytes(4, "little"):
+    if value[-4:] != zlib.crc32(key + payload).to_bytes(4, "little"):
         raise damaged(what, "it is not what was written")
     return payload
 

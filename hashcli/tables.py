@@ -1,20 +1,22 @@
 """A gallery's databases inside one transaction: what is read and written there, each value in its own encoding.
 
 blocks   number -> block of codes (`blocks`)        records  slot -> record (`records`)
-paths    root and path -> slot                      digests  digest -> its slots
-roots    id -> root                                 meta     format, slots given so far, transaction counter
+paths    root and path -> slot (`chain`)            digests  digest and slot -> nothing (`chain`)
+roots    id -> root                                 meta     format, counts, transaction counter
 """
 
 from __future__ import annotations
 
+import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hashcli import blocks
 from hashcli.blocks import Block
+from hashcli.chain import Chain
 from hashcli.codes import Words
 from hashcli.environment import Transaction
 from hashcli.records import (
@@ -22,19 +24,25 @@ from hashcli.records import (
     Root,
     decode_record,
     decode_root,
-    decode_slot,
     encode_record,
     encode_root,
-    encode_slot,
     path_key,
     root_key,
     slot_key,
 )
-from hashcli.seals import damaged
+from hashcli.seals import damaged, seal, unseal
 
-# name -> may one key have several values?
-DATABASES = {"blocks": False, "records": False, "paths": False, "digests": True, "roots": False, "meta": False}
-_SLOTS = b"slots"
+DATABASES = ("blocks", "records", "paths", "digests", "roots", "meta")
+_COUNTS_KEY = b"counts"
+_COUNTS = struct.Struct("<QQQ")
+
+
+class Counts(NamedTuple):
+    """How many there are, as it was written: `slots` given so far, removed ones included."""
+
+    slots: int
+    photos: int
+    roots: int
 
 
 class Tables:
@@ -42,19 +50,35 @@ class Tables:
 
     def __init__(self, txn: Transaction, databases: Mapping[str, Any], capacity: int, n_words: int) -> None:
         self._txn, self._databases, self._capacity, self._n_words = txn, databases, capacity, n_words
+        self._paths = Chain(txn, databases["paths"], "the gallery's index of paths")
+        self._digests = Chain(txn, databases["digests"], "the gallery's index of contents")
+
+    def create(self) -> None:
+        """Make them all, empty."""
+        self._paths.create()
+        self._digests.create()
+        self._set_counts(Counts(0, 0, 0))
 
     def entries(self, name: str) -> int:
-        """How many entries a database has."""
+        """How many entries LMDB believes a database to have."""
         return int(self._txn.stat(self._databases[name])["entries"])
+
+    def counts(self) -> Counts:
+        """How much the gallery holds. Raises DamagedError."""
+        value = self._get("meta", _COUNTS_KEY)
+        payload = unseal(_COUNTS_KEY, value or b"", "the gallery's count of its photos")
+        return Counts(*_COUNTS.unpack(payload))
 
     def slots(self) -> int:
         """Slots given so far."""
-        value = self._get("meta", _SLOTS)
-        return 0 if value is None else decode_slot(_SLOTS, value, "the gallery's count of slots")
+        return self.counts().slots
 
     def roots(self) -> list[Root]:
-        """All roots by id."""
-        return [decode_root(bytes(key), value) for key, value in self._cursor("roots")]
+        """All roots by id. Raises DamagedError."""
+        found = [decode_root(bytes(key), value) for key, value in self._cursor("roots")]
+        if len(found) != self.counts().roots:
+            raise damaged("the list of roots", f"it has {len(found)} of {self.counts().roots}")
+        return found
 
     def root(self, number: int) -> list[Root]:
         """The root with this id, if there is one. Raises DamagedError."""
@@ -63,6 +87,8 @@ class Tables:
 
     def set_root(self, root: Root) -> None:
         """Write a root under its id."""
+        if root.id not in {known.id for known in self.roots()}:
+            self._count(roots=1)
         self._put("roots", root_key(root.id), encode_root(root))
 
     def record(self, slot: int) -> Record:
@@ -91,28 +117,39 @@ class Tables:
         return rows
 
     def slot_at(self, key: bytes) -> int | None:
-        """The slot of a `path_key`."""
-        value = self._get("paths", key)
-        return None if value is None else decode_slot(key, value, "an entry of the gallery's paths")
+        """The slot of a `path_key`. Raises DamagedError, also when it cannot be told whether there is one."""
+        payload = self._paths.get(key)
+        return None if payload is None else int.from_bytes(payload, "big")
 
     def slots_by_path(self, root: int) -> Iterator[int]:
         """The slots of a root's photos in the order of their keys, which but for very long paths is that of paths."""
-        cursor, prefix = self._cursor("paths"), root_key(root)
-        if cursor.set_range(prefix):
-            for key, value in cursor:
-                if key[: len(prefix)] != prefix:
-                    return
-                yield decode_slot(bytes(key), value, "an entry of the gallery's paths")
+        for _, payload in self._paths.range(root_key(root)):
+            yield int.from_bytes(payload, "big")
 
     def slots_of(self, digest: bytes) -> list[int]:
         """The slots of a content, in order."""
-        cursor = self._cursor("digests")
-        values = cursor.iternext_dup() if cursor.set_key(digest) else ()
-        return sorted(decode_slot(digest, value, "an entry of the gallery's digests") for value in values)
+        return [int.from_bytes(key[len(digest) :], "big") for key, _ in self._digests.range(digest)]
+
+    def indexed(self) -> dict[str, int]:
+        """How many photos each index holds, after reading all of it. Raises DamagedError."""
+        return {
+            "paths": sum(1 for _ in self._paths.range(b"")),
+            "contents": sum(1 for _ in self._digests.range(b"")),
+        }
 
     def block(self, number: int, total: int) -> Block:
         """Block `number` of a gallery of `total` slots, its words unread. Raises DamagedError."""
-        value = self._get("blocks", blocks.key(number))
+        return self._block(number, self._get("blocks", blocks.key(number)), total)
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks in order, their words unread. Raises DamagedError."""
+        total = self.slots()
+        values = iter(self._cursor("blocks").iternext(keys=False))
+        for number in range(-(-total // self._capacity)):
+            # a lost one shows in the key that the next one's header was sealed with
+            yield self._block(number, next(values, None), total)
+
+    def _block(self, number: int, value: memoryview | None, total: int) -> Block:
         if value is None:
             raise damaged(f"block {number} of the gallery", "it is missing")
         block = blocks.decode(number, value, self._capacity, self._n_words)
@@ -127,13 +164,9 @@ class Tables:
         rows = [(slot_key(slot), encode_record(slot, record)) for slot, record in numbered]
         if self._cursor("records").putmulti(rows, overwrite=False, append=True)[1] < len(rows):
             raise damaged("the gallery", f"there are records behind its last slot, {first - 1}")
-        # sorted, because a tree is filled fastest in the order of its keys
-        keys = [(path_key(record.root, record.path), slot) for slot, record in numbered]
-        self._cursor("paths").putmulti(sorted((key, encode_slot(slot, key)) for key, slot in keys))
-        digests = sorted((record.digest, encode_slot(slot, record.digest)) for slot, record in numbered)
-        self._cursor("digests").putmulti(digests)
+        self._index(numbered)
         self._append_words(first, words)
-        self._put("meta", _SLOTS, encode_slot(first + len(rows), _SLOTS))
+        self._count(slots=len(rows), photos=len(rows))
         return first
 
     def replace(self, changes: Sequence[tuple[int, Record]]) -> None:
@@ -142,14 +175,12 @@ class Tables:
             self._unlink(slot)
         self.free_paths(path_key(record.root, record.path) for _, record in changes)
         for slot, record in changes:
-            key = path_key(record.root, record.path)
             self._put("records", slot_key(slot), encode_record(slot, record))
-            self._put("paths", key, encode_slot(slot, key))
-            self._put("digests", record.digest, encode_slot(slot, record.digest))
+        self._index(changes)
 
     def free_paths(self, keys: Iterable[bytes]) -> None:
         """Remove the photos at these paths."""
-        if self.entries("paths"):
+        if self.counts().photos:
             self.remove([slot for slot in map(self.slot_at, keys) if slot is not None])
 
     def remove(self, slots: Sequence[int]) -> None:
@@ -159,6 +190,7 @@ class Tables:
             self._unlink(slot)
             self._txn.delete(slot_key(slot), db=self._databases["records"])
             by_block[slot // self._capacity].append(slot)
+        self._count(photos=-len(slots))
         total = self.slots()
         for number, removed in by_block.items():
             block = blocks.without(self.block(number, total), np.array(removed))
@@ -174,8 +206,20 @@ class Tables:
 
     def _unlink(self, slot: int) -> None:
         record = self.record(slot)
-        self._txn.delete(path_key(record.root, record.path), db=self._databases["paths"])
-        self._txn.delete(record.digest, encode_slot(slot, record.digest), db=self._databases["digests"])
+        self._paths.delete(path_key(record.root, record.path))
+        self._digests.delete(record.digest + slot_key(slot))
+
+    def _index(self, photos: Sequence[tuple[int, Record]]) -> None:
+        self._paths.insert(sorted((path_key(record.root, record.path), slot_key(slot)) for slot, record in photos))
+        self._digests.insert(sorted((record.digest + slot_key(slot), b"") for slot, record in photos))
+
+    def _count(self, slots: int = 0, photos: int = 0, roots: int = 0) -> None:
+        """Add to the counts."""
+        now = self.counts()
+        self._set_counts(Counts(now.slots + slots, now.photos + photos, now.roots + roots))
+
+    def _set_counts(self, counts: Counts) -> None:
+        self._put("meta", _COUNTS_KEY, seal(_COUNTS_KEY, _COUNTS.pack(*counts)))
 
     def _append_words(self, first: int, words: Words) -> None:
         done, n = 0, words.shape[1]
