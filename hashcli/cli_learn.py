@@ -31,6 +31,8 @@ def adapt(
     workers: opt.Workers = None,
     no_index: opt.NoIndex = False,
     replace: opt.Replace = False,
+    force: opt.Force = False,
+    no_hold_out: opt.NoHoldOut = False,
     restart: opt.Restart = False,
     report: opt.Report = None,
     library: opt.Library = None,
@@ -58,6 +60,8 @@ def adapt(
         workers=workers,
         no_index=no_index,
         replace=replace,
+        force=force,
+        hold_out=not no_hold_out,
         restart=restart,
         walk=WalkOptions(tuple(include or ()), tuple(exclude or ())),
         confirm=output.confirmation(),
@@ -83,6 +87,8 @@ def train(
     workers: opt.Workers = None,
     no_index: opt.NoIndex = False,
     replace: opt.Replace = False,
+    force: opt.Force = False,
+    no_hold_out: opt.NoHoldOut = False,
     restart: opt.Restart = False,
     report: opt.Report = None,
     library: opt.Library = None,
@@ -109,6 +115,8 @@ def train(
         workers=workers,
         no_index=no_index,
         replace=replace,
+        force=force,
+        hold_out=not no_hold_out,
         restart=restart,
         walk=WalkOptions(tuple(include or ()), tuple(exclude or ())),
         confirm=output.confirmation(),
@@ -124,8 +132,9 @@ def _summarize(learned: TrainReport, library: Path | None, talk: Talk) -> None:
     from hashcli.talk import duration
 
     photos = []
+    held = f" ({learned.n_held_out:,} more held out)" if learned.n_held_out else ""
     if learned.n_source:
-        photos.append(f"{learned.n_source:,} labeled photos of {learned.n_classes:,} classes")
+        photos.append(f"{learned.n_source:,} labeled photos of {learned.n_classes:,} classes{held}")
     if learned.n_target:
         photos.append(f"{learned.n_target:,} photos without labels")
     talk.say(

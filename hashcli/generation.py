@@ -42,6 +42,7 @@ class Generation:
 
     parent   the generation that was current before this one, if any
     created  when it was published, ISO 8601 in UTC
+    refused  its hasher has collapsed: it stays staged until someone insists on it
     """
 
     name: str
@@ -49,6 +50,7 @@ class Generation:
     state: State
     parent: str | None
     created: str
+    refused: bool = False
 
     @cached_property
     def hasher(self) -> Hasher:
@@ -82,13 +84,16 @@ def read_generation(folder: Path) -> Generation:
     check_version(record, path, VERSION)
     if record.get("format") != FORMAT or record.get("state") not in ("complete", "staged"):
         raise DamagedError(f"{path} is not what hashcli wrote", "`hashcli library rollback` goes back")
-    return Generation(folder.name, folder, record["state"], record.get("parent"), str(record.get("created", "")))
+    created, refused = str(record.get("created", "")), record.get("refused") is True
+    return Generation(folder.name, folder, record["state"], record.get("parent"), created, refused)
 
 
-def write_generation(folder: Path, state: State, parent: str | None) -> None:
+def write_generation(folder: Path, state: State, parent: str | None, refused: bool = False) -> None:
     """Write the generation's own file, now as its time of making."""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     record = {"format": FORMAT, "version": VERSION, "state": state, "parent": parent, "created": created}
+    if refused:
+        record["refused"] = True
     write_json(folder / "generation.json", record)
 
 

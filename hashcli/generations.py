@@ -86,14 +86,14 @@ class Generations:
         if used is not None and used.state == "staged":
             write_generation(used.folder, "complete", used.parent)
 
-    def publish(self, building: Building, state: State) -> Generation:
+    def publish(self, building: Building, state: State, refused: bool = False) -> Generation:
         """Put a whole generation in its place; a complete one is then in use.
 
         The one in use until now is kept to go back to. Older generations go, staged ones too: the new one replaces
         them, and completing one later would bring an older hasher back.
         """
         parent = self.current_name()
-        write_generation(building.folder, "staged", parent)
+        write_generation(building.folder, "staged", parent, refused)
         sync_tree(building.folder)
         os.rename(building.folder, self._folder / building.name)
         sync(self._folder)

@@ -78,11 +78,13 @@ class Hasher:
         text_dim: int | None = None,
         vocabulary: dict[str, Any] | None = None,
         calibration: Calibration | None = None,
+        training: dict[str, Any] | None = None,
     ) -> Hasher:
         """Write a hasher into `folder` (made if absent) and open it as anyone would.
 
         classes, seen, log   names in the order of their numbers; digests of training photos; (event, counts)
         package   who offers the method, with its version
+        training  key of the job, the choice of held-out photos, whether it helped (`jobs`)
 
         Raises OSError, and DamagedError when what was given is not a hasher.
         """
@@ -114,6 +116,7 @@ class Hasher:
             "backbone": exported.spec.record(),
             "text_dim": text_dim,
             "calibration": calibration.record() if calibration else None,
+            "training": training or {},
             "log": [[event, dict(counts)] for event, counts in log],
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "hashcli": __version__,
@@ -201,6 +204,12 @@ class Hasher:
         if VOCABULARY not in self.record["files"]:
             return None
         return _read_json(self.folder / VOCABULARY)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What `jobs` said of the training; empty where it said nothing."""
+        record = self.record.get("training")
+        return record if isinstance(record, dict) else {}
 
     @cached_property
     def calibration(self) -> Calibration | None:

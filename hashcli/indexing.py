@@ -102,6 +102,9 @@ def index(
 
     A folder inside a known one is a part of it, unless `domain` says that it is another collection.
 
+        if staged and staged.refused:
+            progress.say(f"the staged hasher {staged.name} was refused and stays aside")
+            staged = None
     Completes a staged hasher first. An interrupted run goes on where it was. Raises NoLibraryError without a
     hasher, UsageError for folders that cannot be, LockedError, DamagedError, MachineError.
     """

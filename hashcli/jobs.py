@@ -18,6 +18,7 @@ from hashcli import __version__, backbones, registry, settings
 from hashcli.carrying import Given
 from hashcli.codes import check_n_bits
 from hashcli.errors import LibraryError
+from hashcli.holding import held_out_record
 from hashcli.parts import Part, label_array
 from hashcli.photos import escape
 from hashcli.progress import Event, Progress
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from hashcli.backbones import ExportedBackbone
     from hashcli.encoder import BackboneSession
     from hashcli.fitting import FittedHasher
+    from hashcli.helped import Helped
     from hashcli.library import Library
     from hashcli.method import HashMethod
     from hashcli.records import Domain
@@ -42,7 +44,10 @@ def checked_method(name: str, words: Sequence[str], n_bits: int, backbone: str) 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A method with its settings, and the parts ("src" labeled, "tgt" never labeled) it learns from."""
+    """A method with its settings, and the parts ("src" labeled, "tgt" never labeled) it learns from.
+
+    held_out: digests of labeled photos that it does not learn from (`holding`); they are indexed like the others.
+    """
 
     method: str
     words: tuple[str, ...]
@@ -50,6 +55,7 @@ class TrainingJob:
     seed: int
     backbone: ExportedBackbone
     parts: dict[Domain, Part]
+    held_out: frozenset[bytes] = frozenset()
 
     @property
     def classes(self) -> list[str]:
@@ -58,9 +64,15 @@ class TrainingJob:
 
     @cached_property
     def labeled(self) -> Part:
-        """The labeled photos of the source; the others below it are indexed and not learned from."""
+        """The labeled photos of the source to learn from; the others below it are indexed and not learned from."""
         part = self.parts["src"]
-        return part.take([i for i, labels in enumerate(part.labels) if labels])
+        return part.take([i for i, own in enumerate(part.labels) if own and part.digests[i] not in self.held_out])
+
+    @property
+    def held(self) -> Part:
+        """The labeled photos of the source that were held out."""
+        part = self.parts["src"]
+        return part.take([i for i, own in enumerate(part.labels) if own and part.digests[i] in self.held_out])
 
     @property
     def seen(self) -> list[bytes]:
@@ -82,6 +94,8 @@ class TrainingJob:
                 said.update(digest + "\0".join(labels).encode("utf-8", "surrogateescape") + b"\0")
             for caption in part.captions:
                 said.update(caption.encode("utf-8", "surrogateescape") + b"\0")
+        for digest in sorted(self.held_out):
+            said.update(digest)
         return said.hexdigest()
 
     def fit(self, progress: Progress, device: str, checkpoint: Path) -> FittedHasher:
@@ -109,7 +123,9 @@ class TrainingJob:
             encode=self._features,
         )
 
-    def write_hasher(self, fitted: FittedHasher, folder: Path, events: list[Event], device: str) -> None:
+    def write_hasher(
+        self, fitted: FittedHasher, folder: Path, events: list[Event], device: str, helped: Helped
+    ) -> None:
         """Export what was fitted and write the hasher's folder. Raises MachineError."""
 
         from hashcli.fitting import text_means
@@ -143,6 +159,11 @@ class TrainingJob:
                 text_head_path=text_head,
                 text_dim=text_dim,
                 vocabulary=vocabulary,
+                training={
+                    "job": self.key,
+                    "held_out": held_out_record(self.held_out),
+                    "helped": helped.record(),
+                },
             )
 
     def given(self, library: Library) -> Iterator[Given]:

@@ -114,6 +114,8 @@ class Library:
         if current is None:
             staged = self.staged()
             hint = "`hashcli index` completes the hasher that --no-index left" if staged else MAKE_ONE
+            if staged and staged.refused:
+                hint = f"{staged.name} was refused; the command that made it takes it with --force"
             raise NoLibraryError(f"the library at {self.folder} has no hasher in use yet", hint)
         return current
 
@@ -211,15 +213,17 @@ class Library:
         finally:
             shutil.rmtree(building.folder, ignore_errors=True)  # no longer there when it was published
 
-    def publish(self, building: Building, state: State = "complete", progress: Progress | None = None) -> Generation:
+    def publish(
+        self, building: Building, state: State = "complete", progress: Progress | None = None, refused: bool = False
+    ) -> Generation:
         """Put a whole generation in its place: a complete one becomes current, a staged one waits beside it.
 
-        The one current until now is kept for `rollback`. An older staged one goes, which `progress` says: completed
-        later, it would replace the newer one.
+        The one current until now is kept for `rollback`. A staged one that is `refused` waits for someone to insist
+        on it. An older staged one goes, which `progress` says: completed later, it would replace the newer one.
         """
         self._check_writing()
         older = self.staged()
-        published = self._generations.publish(building, state)
+        published = self._generations.publish(building, state, refused)
         if older is not None and progress is not None:
             progress.say(f"the staged hasher {older.name}, which is older than {published.name}, is dropped")
         return published

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli import backbones, captions
+from hashcli import backbones, captions, publishing
 from hashcli.collection import (
     Collection,
     WalkOptions,
@@ -20,15 +20,17 @@ from hashcli.collection import (
     with_classes,
 )
 from hashcli.errors import UsageError
-from hashcli.extraction import PhotoFailure
+from hashcli.holding import held_out
 from hashcli.jobs import TrainingJob, checked_method
 from hashcli.parts import read_part
 from hashcli.photos import escape
-from hashcli.progress import Event, Progress, Recorded
+from hashcli.progress import Progress, Recorded
+from hashcli.publishing import TrainReport
+from hashcli.walking import WalkOptions
 
 if TYPE_CHECKING:
-    from hashcli.fitting import FittedHasher
     from hashcli.library import Library
+    from hashcli.parts import Part
     from hashcli.method import HashMethod
     from hashcli.records import Domain
 
@@ -52,27 +54,12 @@ class TrainOptions:
     captions: Path | None = None
     workers: int | None = None
     no_index: bool = False
+    force: bool = False
+    hold_out: bool = True
     replace: bool = False
     restart: bool = False
     walk: WalkOptions = field(default_factory=WalkOptions)
     confirm: Confirm | None = None
-
-
-@dataclass(frozen=True)
-class TrainReport:
-    """What adapt or train did."""
-
-    generation: str
-    method: str
-    n_bits: int
-    n_source: int
-    n_target: int
-    n_classes: int
-    n_indexed: int
-    n_carried: int
-    staged: bool
-    seconds: float
-    failures: list[PhotoFailure] = field(default_factory=list)
 
 
 def adapt(library: Library, src: Path, tgt: Path, options: TrainOptions, progress: Progress) -> TrainReport:
@@ -146,14 +133,22 @@ def _make(
         _ask_before_replacing(library, list(given.values()), options)
         backbone = backbones.exported(options.backbone, progress)
         parts = {d: read_part(c, backbone, library, options.workers, progress) for d, c in given.items()}
-        job = TrainingJob(options.method, options.settings, options.n_bits, options.seed, backbone, parts)
+        held = _held_out(parts, options.n_bits) if options.hold_out else frozenset()
+        job = TrainingJob(options.method, options.settings, options.n_bits, options.seed, backbone, parts, held)
         if options.restart:
             library.drop_work(job.key)
+        elif refused := publishing.refused_before(library, job, options):
+            return publishing.take(library, refused, job, options, progress, started)
         log = Recorded(progress)
         fitted = job.fit(log, device, library.work(job.key))
-        report = _publish(library, job, fitted, log.events, device, options, progress, started)
+        report = publishing.publish(library, job, fitted, log.events, device, options, progress, started)
         library.drop_work(job.key)
     return report
+
+
+def _held_out(parts: dict[Domain, Part], n_bits: int) -> frozenset[bytes]:
+    source, target = parts.get("src"), parts.get("tgt")
+    return held_out(source.digests, source.labels, n_bits, target.digests if target else ()) if source else frozenset()
 
 
 def _ask_before_replacing(library: Library, given: list[Collection], options: TrainOptions) -> None:
@@ -172,43 +167,3 @@ def _ask_before_replacing(library: Library, given: list[Collection], options: Tr
     )
     if options.confirm is None or not options.confirm(f"{text}. Replace it?"):
         raise UsageError(text, "say --replace, or name another library: --library DIR")
-
-
-def _publish(
-    library: Library,
-    job: TrainingJob,
-    fitted: FittedHasher,
-    events: list[Event],
-    device: str,
-    options: TrainOptions,
-    progress: Progress,
-    started: float,
-) -> TrainReport:
-    from hashcli import carrying
-
-    with library.new_generation() as building:
-        job.write_hasher(fitted, building.hasher_folder, events, device)
-        filled = carrying.fill(
-            library,
-            building.folder,
-            job.backbone,
-            job.given(library),
-            roots=[(part.collection.root, domain) for domain, part in job.parts.items()],
-            old=None if options.no_index else library.current(),
-            workers=options.workers,
-            progress=progress,
-        )
-        generation = library.publish(building, "staged" if options.no_index else "complete", progress)
-    return TrainReport(
-        generation=generation.name,
-        method=options.method,
-        n_bits=options.n_bits,
-        n_source=len(job.labeled) if "src" in job.parts else 0,
-        n_target=len(job.parts["tgt"]) if "tgt" in job.parts else 0,
-        n_classes=len(job.classes),
-        n_indexed=filled.n_given,
-        n_carried=filled.n_carried,
-        staged=options.no_index,
-        seconds=time.monotonic() - started,
-        failures=[failure for part in job.parts.values() for failure in part.failures] + filled.lost,
-    )
