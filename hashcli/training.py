@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from hashcli import backbones, captions, publishing
 from hashcli.collection import (
     Collection,
-    WalkOptions,
     check_apart,
     collect,
     labeled_by_folder,
@@ -30,8 +29,8 @@ from hashcli.walking import WalkOptions
 
 if TYPE_CHECKING:
     from hashcli.library import Library
-    from hashcli.parts import Part
     from hashcli.method import HashMethod
+    from hashcli.parts import Part
     from hashcli.records import Domain
 
 Confirm = Callable[[str], bool]
@@ -54,9 +53,9 @@ class TrainOptions:
     captions: Path | None = None
     workers: int | None = None
     no_index: bool = False
+    replace: bool = False
     force: bool = False
     hold_out: bool = True
-    replace: bool = False
     restart: bool = False
     walk: WalkOptions = field(default_factory=WalkOptions)
     confirm: Confirm | None = None
@@ -65,8 +64,9 @@ class TrainOptions:
 def adapt(library: Library, src: Path, tgt: Path, options: TrainOptions, progress: Progress) -> TrainReport:
     """Learn from the labeled photos of `src` and the unlabeled ones of `tgt`; index both.
 
-    Raises UsageError for folders, labels, settings or numbers of photos that cannot work, LockedError while another
-    process writes, MachineError for what this machine lacks.
+    A tenth of the labeled photos is held out of training (`holding`), to tell whether it helped. Raises UsageError for
+    folders, labels, settings or numbers of photos that cannot work, LockedError while another process writes,
+    MachineError for what this machine lacks, RefusedError when the new hasher has collapsed: it stays staged.
     """
     started = time.monotonic()
     method = checked_method(options.method, options.settings, options.n_bits, options.backbone)
