@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from hashcli import backbones
 from hashcli.backbones import ExportedBackbone
-from hashcli.collection import WalkOptions, collect, with_classes
+from hashcli.collection import collect, with_classes
 from hashcli.errors import UsageError
 from hashcli.evaluation import unique_rows
 from hashcli.library import Library
 from hashcli.parts import Part, label_array, read_part
 from hashcli.progress import Progress
+from hashcli.walking import WalkOptions
 
 
 @dataclass(frozen=True)

@@ -97,9 +97,9 @@ def evaluate(
     library with a share of the target held out.
     """
     from hashcli import backbones, comparing
-    from hashcli.collection import WalkOptions
     from hashcli.evaluation import EvalReport
     from hashcli.training import TrainOptions
+    from hashcli.walking import WalkOptions
 
     output.check_report(report)
     talk = output.talk(quiet, verbose)

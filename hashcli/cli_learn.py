@@ -45,7 +45,7 @@ def adapt(
     indexed: go on with `hashcli query PHOTO`.
     """
     from hashcli import backbones, training
-    from hashcli.collection import WalkOptions
+    from hashcli.walking import WalkOptions
 
     output.check_report(report)
     options = training.TrainOptions(
@@ -100,7 +100,7 @@ def train(
     Captions let words find photos: a text file beside each photo (photo.jpg.txt), a table, or keywords inside.
     """
     from hashcli import backbones, training
-    from hashcli.collection import WalkOptions
+    from hashcli.walking import WalkOptions
 
     output.check_report(report)
     options = training.TrainOptions(

@@ -52,7 +52,7 @@ def index(
     What is known already is not read again. Photos that are gone stay in the index until --prune.
     """
     from hashcli import indexing, watching
-    from hashcli.collection import WalkOptions
+    from hashcli.walking import WalkOptions
 
     output.check_report(report)
     talk = output.talk(quiet, verbose)

@@ -8,19 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hashcli.errors import UsageError
-from hashcli.photos import PhotoFile, Problem, escape, walk
+from hashcli.photos import PhotoFile, escape
+from hashcli.walking import Problem, WalkOptions, walk
 
 Labels = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class WalkOptions:
-    """Which files below a folder count as photos of it."""
-
-    include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    hidden: bool = False
-    follow_symlinks: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,20 +66,9 @@ def collect(folder: Path, option: str, options: WalkOptions) -> Collection:
     Raises UsageError when it is no folder or holds none.
     """
     root = real_folder(folder, option)
-    files: list[PhotoFile] = []
-    problems: list[Problem] = []
-    found = walk(
-        root,
-        include=options.include,
-        exclude=options.exclude,
-        hidden=options.hidden,
-        follow_symlinks=options.follow_symlinks,
-    )
-    for item in found:
-        if isinstance(item, PhotoFile):
-            files.append(item)
-        else:
-            problems.append(item)
+    found = walk(root, options)
+    files = [item for item in found if isinstance(item, PhotoFile)]
+    problems = [item for item in found if isinstance(item, Problem)]
     if not files:
         filtered = " that --include and --exclude let through" if options.include or options.exclude else ""
         seen = f"; {len(problems)} files could not be used, the first: {problems[0].reason}" if problems else ""
@@ -96,18 +76,13 @@ def collect(folder: Path, option: str, options: WalkOptions) -> Collection:
             f"{option}: no photos{filtered} in {_shown(folder)}{seen}",
             "JPEG, PNG, WebP, TIFF... are looked for, subfolders included",
         )
-    files = _counted_once(files, options)
+    files = _counted_once(files)
     return Collection(root, files, problems, [() for _ in files])
 
 
-def is_linked(file: PhotoFile, options: WalkOptions) -> bool:
-    """Whether a walk met the photo under another name than its own. A hard link is a name of its own."""
-    return os.path.realpath(file.full) != file.full if options.follow_symlinks else os.path.islink(file.full)
-
-
-def _counted_once(files: list[PhotoFile], options: WalkOptions) -> list[PhotoFile]:
+def _counted_once(files: list[PhotoFile]) -> list[PhotoFile]:
     """The files without the links to photos that are there already, under their own name or by an earlier link."""
-    links = {file.full: os.path.realpath(file.full) for file in files if is_linked(file, options)}
+    links = {file.full: os.path.realpath(file.full) for file in files if file.linked}
     if not links:
         return files
     seen = {file.full for file in files if file.full not in links}

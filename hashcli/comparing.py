@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from hashcli import backbones, registry, settings
 from hashcli.collection import (
     Collection,
-    WalkOptions,
     check_apart,
     collect,
     labeled_by_csv,
@@ -32,6 +31,7 @@ from hashcli.photos import escape
 from hashcli.progress import Progress
 from hashcli.records import DOMAINS
 from hashcli.roots import domain_of
+from hashcli.walking import WalkOptions
 
 if TYPE_CHECKING:
     from hashcli.evaluation import Coded, EvalRow, Trial

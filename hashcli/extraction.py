@@ -32,10 +32,14 @@ READ_BATCH = 1024  # of photos that were only read
 
 @dataclass(frozen=True)
 class PhotoFailure:
-    """A photo that could not be used: its full path, and why."""
+    """A photo that could not be used: its full path, and why.
+
+    extra   what of hashcli to install so that it can be; such photos are skipped rather than failed
+    """
 
     path: bytes
     reason: str
+    extra: str | None = None
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,20 @@ An LMDB in one folder; every value ends in a checksum, and a value that fails it
 
     b"p" + BLAKE2b-16 of the path   size, mtime_ns, ctime_ns, inode, digest
     b"f" + digest + BLAKE2b-8 of the rule   why this content cannot be decoded by that rule, UTF-8
+    b"d" + BLAKE2b-16 of a folder's path    what its photos gave when the gallery held them all as they were (`survey`)
+    b"s"                                    the state of gallery and features in which that was so
 """
 
 from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Self
+
+import lmdb
 
 from hashcli.lmdb_env import get, open_env
 from hashcli.photos import PhotoFile
@@ -24,6 +28,7 @@ RACY_NS = 2_000_000_000
 
 _STAT = struct.Struct("<QqqQ")
 _CHECK = 8
+_STATE_KEY = b"s"
 
 
 class IdentityCache:
@@ -73,6 +78,32 @@ class IdentityCache:
         """Remember for digests why `rule` could not decode them."""
         self._put([(_failure_key(digest, rule), reason.encode("utf-8", "replace")) for digest, reason in entries])
 
+    def settled(self, folders: Sequence[bytes], state: bytes) -> list[bytes | None]:
+        """What was kept of each folder, if `state` is still the one it was kept in; else None."""
+        keys = [_folder_key(folder) for folder in folders]
+        with self._env.reading() as transaction:
+            if _unsealed(_STATE_KEY, get(transaction, _STATE_KEY)) != state:
+                return [None] * len(keys)
+            return [_unsealed(key, get(transaction, key)) for key in keys]
+
+    def put_settled(self, folders: Mapping[bytes, bytes | None], before: bytes, after: bytes) -> None:
+        """Keep these of folders (None: forget it) for the state `after`; all others hold if they did in `before`."""
+
+        def work(transaction: lmdb.Transaction) -> None:
+            if _unsealed(_STATE_KEY, get(transaction, _STATE_KEY)) != before:
+                cursor = transaction.cursor()
+                while cursor.set_range(b"d") and bytes(cursor.key()[:1]) == b"d":
+                    cursor.delete()
+            for folder, digest in folders.items():
+                key = _folder_key(folder)
+                if digest is None:
+                    transaction.delete(key)
+                else:
+                    transaction.put(key, digest + _seal(key, digest))
+            transaction.put(_STATE_KEY, after + _seal(_STATE_KEY, after))
+
+        self._env.write(work)
+
     def _put(self, pairs: list[tuple[bytes, bytes]]) -> None:
         if pairs:
             sealed = [(key, value + _seal(key, value)) for key, value in pairs]
@@ -81,6 +112,10 @@ class IdentityCache:
 
 def _path_key(file: PhotoFile) -> bytes:
     return b"p" + blake2b(file.full, digest_size=16).digest()  # LMDB's keys end at 511 bytes, paths do not
+
+
+def _folder_key(folder: bytes) -> bytes:
+    return b"d" + blake2b(folder, digest_size=16).digest()
 
 
 def _failure_key(digest: bytes, rule: str) -> bytes:

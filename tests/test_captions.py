@@ -10,10 +10,11 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from hashcli import captions
-from hashcli.collection import Collection, WalkOptions, collect
+from hashcli.collection import Collection, collect
 from hashcli.embedded import MAX_XMP, embedded_caption
 from hashcli.errors import UsageError
 from hashcli.progress import Silent
+from hashcli.walking import WalkOptions
 
 XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'

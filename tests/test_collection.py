@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hashcli.collection import WalkOptions, check_apart, collect, real_folder, with_classes
+from hashcli.collection import check_apart, collect, real_folder, with_classes
 from hashcli.errors import UsageError
+from hashcli.walking import WalkOptions
 
 ANY = WalkOptions()
 

@@ -20,6 +20,7 @@ from hashcli.features import FeatureCache
 from hashcli.identity import IdentityCache
 from hashcli.photos import PhotoFile
 from hashcli.progress import Silent
+from hashcli.walking import walk
 
 DIM = 5
 
@@ -90,7 +91,7 @@ def add(folder: Path, *names: str) -> None:
 
 
 def files(folder: Path) -> list[PhotoFile]:
-    return [found for found in photos.walk(os.fsencode(folder)) if isinstance(found, PhotoFile)]
+    return [found for found in walk(os.fsencode(folder)) if isinstance(found, PhotoFile)]
 
 
 def run(folder, library, session, backbone=None, workers=1, progress=None):

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from hashcli import carrying
-from hashcli.collection import WalkOptions
 from hashcli.encoder import Encoder
 from hashcli.errors import LockedError, NoLibraryError, UsageError
 from hashcli.indexing import IndexReport, index
 from hashcli.library import Library
 from hashcli.progress import Silent
 from hashcli.records import DOMAINS
+from hashcli.walking import WalkOptions
 from tests import tiny
 
 

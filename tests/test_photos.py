@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hashcli import photos
-from hashcli.photos import PhotoError, PhotoFile, Problem, escape, unescape, walk
+from hashcli import photos, walking
+from hashcli.photos import PhotoError, PhotoFile, escape, unescape
+from hashcli.walking import Problem, WalkOptions, walk
 
 JPEG = b"\xff\xd8\xff\xe0 as far as names and magic numbers go"
 
@@ -27,11 +28,11 @@ def put(root, *names: bytes, data: bytes = JPEG) -> None:
 
 
 def paths(root, **options) -> list[bytes]:
-    return [found.path for found in walk(os.fsencode(root), **options) if isinstance(found, PhotoFile)]
+    return [found.path for found in walk(os.fsencode(root), WalkOptions(**options)) if isinstance(found, PhotoFile)]
 
 
 def problems(root, **options) -> dict[bytes, str]:
-    found = [f for f in walk(os.fsencode(root), **options) if isinstance(f, Problem)]
+    found = [f for f in walk(os.fsencode(root), WalkOptions(**options)) if isinstance(f, Problem)]
     return {os.path.relpath(problem.path, os.fsencode(root)): problem.reason for problem in found}
 
 
@@ -51,7 +52,7 @@ def test_walk_is_in_byte_order_of_whole_paths(tmp_path):
 
 
 def test_names_decide_who_is_a_photo_and_contents_only_where_there_is_no_extension(tmp_path):
-    put(tmp_path, b"a.jpg", b"b.TIFF", b"space.png ", b"no-extension", b"c.txt", b"d.cr2", b"jpg")
+    put(tmp_path, b"a.jpg", b"b.TIFF", b"space.png ", b"no-extension", b"c.txt", b"d.xmp", b"jpg")
     put(tmp_path, b"README", b"Makefile", data=b"nothing to see")
     put(tmp_path, b"text.jpg", data=b"text")  # decoding will tell
 
@@ -68,9 +69,21 @@ def test_hidden_files_and_folders_only_when_asked(tmp_path):
 def test_globs_on_the_path_below_the_root(tmp_path):
     put(tmp_path, b"a/1.jpg", b"a/2.png", b"b/1.jpg", b"b/c/1.jpg", b"[x].jpg")
 
-    assert paths(tmp_path, include=["a/*", "*/c/*"]) == [b"a/1.jpg", b"a/2.png", b"b/c/1.jpg"]
-    assert paths(tmp_path, exclude=["b", "*.png"]) == [b"[x].jpg", b"a/1.jpg"]
-    assert paths(tmp_path, include=["*.jpg"], exclude=["a/*", "[[]x].jpg"]) == [b"b/1.jpg", b"b/c/1.jpg"]
+    assert paths(
+        tmp_path,
+        include=(
+            "a/*",
+            "*/c/*",
+        ),
+    ) == [b"a/1.jpg", b"a/2.png", b"b/c/1.jpg"]
+    assert paths(
+        tmp_path,
+        exclude=(
+            "b",
+            "*.png",
+        ),
+    ) == [b"[x].jpg", b"a/1.jpg"]
+    assert paths(tmp_path, include=("*.jpg",), exclude=("a/*", "[[]x].jpg")) == [b"b/1.jpg", b"b/c/1.jpg"]
 
 
 def test_an_excluded_folder_is_not_entered(tmp_path, monkeypatch):
@@ -79,7 +92,7 @@ def test_an_excluded_folder_is_not_entered(tmp_path, monkeypatch):
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: entered.append(folder) or scandir(folder))
 
-    paths(tmp_path, exclude=["raw"])
+    paths(tmp_path, exclude=("raw",))
 
     assert [os.path.basename(folder) for folder in entered] == [os.fsencode(tmp_path.name), b"a"]
 
@@ -161,12 +174,17 @@ def test_a_folder_that_cannot_be_listed_is_told(tmp_path):
     ]
 
 
-def test_heic_without_its_plugin_is_told(tmp_path, monkeypatch):
-    put(tmp_path, b"a.heic")
-    monkeypatch.setattr(photos, "_reads_heif", lambda: False)
-    assert problems(tmp_path) == {b"a.heic": "is HEIC: needs pillow-heif"}
-    monkeypatch.setattr(photos, "_reads_heif", lambda: True)
-    assert paths(tmp_path) == [b"a.heic"]
+def test_photos_that_take_a_package_of_their_own_name_the_extra(tmp_path, monkeypatch):
+    put(tmp_path, b"a.heic", b"b.CR2", b"c.jpg")
+    there: set[str] = set()
+    monkeypatch.setattr(walking, "_is_there", lambda extra: extra in there)
+    found = walk(os.fsencode(tmp_path))
+    assert [(item.extra, item.reason) for item in found[:2]] == [
+        ("heic", "needs hashcli[heic]"),
+        ("raw", "needs hashcli[raw]"),
+    ]
+    there |= {"heic", "raw"}
+    assert paths(tmp_path) == [b"a.heic", b"b.CR2", b"c.jpg"]
 
 
 def test_stat_photo_and_walk_agree(tmp_path):

@@ -23,9 +23,10 @@ from hashcli.extraction import extract
 from hashcli.generation import Generation
 from hashcli.hasher import Hasher
 from hashcli.library import Library
-from hashcli.photos import Fit, PhotoFile, walk
+from hashcli.photos import Fit, PhotoFile
 from hashcli.progress import Progress, Silent
 from hashcli.records import Domain
+from hashcli.walking import walk
 
 SIZE, DIM, N_BITS = 8, 12, 64
 
