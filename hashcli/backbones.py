@@ -107,6 +107,17 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("hashcli"))
 
 
+def kept_names() -> list[str]:
+    """Names of the backbones that were exported on this machine, for completion; damaged ones are left out."""
+    names = set()
+    for record in sorted(cache_folder().glob(f"backbones/*/{_RECORD}")):
+        try:
+            names.add(str(json.loads(record.read_text("utf-8"))["spec"]["name"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return sorted(names)
+
+
 def check_name(name: str) -> str:
     """The name in the form it is recorded in; says nothing of weights yet.
 

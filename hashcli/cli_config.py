@@ -17,10 +17,22 @@ if TYPE_CHECKING:
     from hashcli.formats import Row
 
 
+def _complete_command(ctx: typer.Context, incomplete: str) -> list[str]:
+    from hashcli import config as settings
+
+    names = sorted({option.command for option in settings.options(ctx.find_root().command)})
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def config(
     ctx: typer.Context,
     command: Annotated[
-        str | None, typer.Argument(metavar="[COMMAND]", help="Show all options of this command, such as query.")
+        str | None,
+        typer.Argument(
+            metavar="[COMMAND]",
+            help="Show all options of this command, such as query or library-info.",
+            autocompletion=_complete_command,
+        ),
     ] = None,
     library: opt.Library = None,
     form: opt.TableFormat = None,

@@ -6,6 +6,7 @@ Completions are answered here too; they read metadata only and import neither nu
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -44,7 +45,22 @@ def complete_method(incomplete: str) -> list[tuple[str, str]]:
 
     done, comma, last = incomplete.rpartition(",")
     found = registry.installed().items()
-    return [(f"{done}{comma}{name}", method.summary) for name, method in found if name.startswith(last)]
+    return [(f"{done}{comma}{name}", _one_line(method.summary)) for name, method in found if name.startswith(last)]
+
+
+def complete_backbone(incomplete: str) -> list[tuple[str, str]]:
+    """The default backbone, those exported on this machine, and the families that others are named by."""
+    from hashcli import backbones
+
+    offered = {backbones.DEFAULT: "the default", **dict.fromkeys(backbones.kept_names(), "prepared on this machine")}
+    offered |= {f"{family}:": f"any network of {family}" for family in backbones.FAMILIES}
+    offered |= {"file:": "a file of weights"}
+    return [(name, text) for name, text in offered.items() if name.startswith(incomplete)]
+
+
+def _one_line(text: str) -> str:
+    """Help that no shell sees folded: fish takes a second line for another candidate."""
+    return textwrap.shorten(text, 60, placeholder=" ...")
 
 
 def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
@@ -57,7 +73,7 @@ def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str
     except HashcliError:
         return []  # the command itself will say what is wrong
     declared = settings.declared(method.Settings)
-    return [(f"{s.name}=", s.param.help) for s in declared if f"{s.name}=".startswith(incomplete)]
+    return [(f"{s.name}=", _one_line(s.param.help)) for s in declared if f"{s.name}=".startswith(incomplete)]
 
 
 def library_file(ctx: typer.Context, library: Path | None) -> Path | None:
@@ -118,7 +134,10 @@ Bits = Annotated[
 Backbone = Annotated[
     str | None,
     typer.Option(
-        "--backbone", metavar="NAME", help="The network that looks at the photos. Default: efficientnet_lite0."
+        "--backbone",
+        metavar="NAME",
+        help="The network that looks at the photos. Default: efficientnet_lite0.",
+        autocompletion=complete_backbone,
     ),
 ]
 Settings = Annotated[
