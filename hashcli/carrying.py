@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hashcli import caption_store
 from hashcli.collection import folder_label
 from hashcli.encoder import Encoder
 from hashcli.extraction import PhotoFailure, extract
@@ -39,13 +40,14 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class Given:
-    """A photo that was just read: its digest, and its row in the backbone's feature cache."""
+    """A photo that was just read: its digest, its row in the feature cache, its caption if anyone looked for one."""
 
     file: PhotoFile
     domain: Domain
     label: str | None
     digest: bytes
     row: int
+    caption: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,23 @@ def fill(
         for path, domain in roots:
             gallery.add_root(path, domain)
         filling = _Filling(library, gallery, hasher, backbone, workers, progress)
-        n_given = sum(filling.give(block) for block in blocks(given))
+        said: dict[bytes, str] = {}
+        n_given = sum(filling.give(block) for block in blocks(_noting_captions(given, said)))
         for path, domain in roots:
             gallery.add_root(path, domain, by_folder=path not in filling.by_table)
-        if old is None:
-            return Filled(n_given, 0, [])
-        with old.gallery() as source:
-            n_carried = filling.carry(source)
+        n_carried = 0
+        if old is not None:
+            with old.gallery() as source:
+                n_carried = filling.carry(source)
+        caption_store.complete(folder, hasher, gallery, said, old, progress)
         return Filled(n_given, n_carried, filling.lost)
+
+
+def _noting_captions(given: Iterable[Given], said: dict[bytes, str]) -> Iterator[Given]:
+    for photo in given:
+        if photo.caption is not None:
+            said[photo.digest] = said.get(photo.digest) or photo.caption
+        yield photo
 
 
 @contextmanager

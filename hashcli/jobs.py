@@ -171,8 +171,10 @@ class TrainingJob:
         for domain, part in self.parts.items():
             with library.features(self.backbone.spec) as cache:
                 rows = cache.rows(part.digests)
-            for file, labels, digest, row in zip(part.files, part.labels, part.digests, rows, strict=True):
-                yield Given(file, domain, ";".join(labels) or None, digest, int(row))
+            captions: Sequence[str | None] = part.captions or [None] * len(part)
+            photos = zip(part.files, part.labels, part.digests, rows, captions, strict=True)
+            for file, labels, digest, row, caption in photos:
+                yield Given(file, domain, ";".join(labels) or None, digest, int(row), caption)
 
     def _features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float16]:
         return self._session.features(pixels)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hashcli import codes
+from hashcli import caption_store, codes
 from hashcli.carrying import Codes
 from hashcli.durable import replace_file, sync, sync_tree
 from hashcli.errors import DamagedError
@@ -22,6 +22,7 @@ from hashcli.extraction import PhotoFailure
 from hashcli.features import FeatureCache
 from hashcli.gallery import Gallery
 from hashcli.generation import read_generation, write_json
+from hashcli.generations import current_file
 from hashcli.library import FORMAT, VERSION, Library
 from hashcli.pages import structure
 from hashcli.progress import Progress
@@ -64,7 +65,16 @@ def repair(folder: Path, progress: Progress) -> Repaired:
             if problems:
                 progress.say(f"the gallery of {generation.name} is damaged: {problems[0]}")
                 _rebuild(library, generation, report)
+            _mend_captions(generation, report)
     return report
+
+
+def _mend_captions(generation: Generation, report: Repaired) -> None:
+    try:
+        caption_store.read(generation.folder, generation.hasher)
+    except DamagedError:
+        (generation.folder / caption_store.FILE).unlink()
+        report.done.append(f"dropped the damaged captions of {generation.name}; `hashcli index` reads them again")
 
 
 def _opened(folder: Path, report: Repaired) -> Library:
@@ -92,7 +102,7 @@ def _mend_current(library: Library, report: Repaired) -> None:
         (library.folder / "current").unlink()
     complete = [g.name for g in library.generations() if g.state == "complete"]
     if complete:
-        replace_file(library.folder / "current", f"{complete[-1]}\n".encode("ascii"))
+        replace_file(library.folder / "current", current_file(complete[-1]))
         report.done.append(f"took {complete[-1]} into use")
 
 

@@ -47,8 +47,8 @@ class QueryResult:
 
 
 @dataclass
-class _Query:
-    """A query on its way to a code (n_bits // 8,) and a feature (d,)."""
+class Query:
+    """A photo that is looked for, on its way to a code (n_bits // 8,) and a feature (d,)."""
 
     path: bytes
     names: frozenset[bytes]  # absolute paths that mean this very file
@@ -96,7 +96,7 @@ def nearest(
     with generation.gallery() as gallery, gallery.snapshot(), ExitStack() as stack:
         features = library.kept_features(hasher.spec)
         cache = stack.enter_context(features) if features else None
-        looking = _Looking(library, hasher, gallery, cache, progress or Silent())
+        looking = Looking(library, hasher, gallery, cache, progress or Silent())
         queries = looking.prepared(photos, domain, need_features=rerank > 0)
         looking.encode(queries, workers)
         k = None if top is None else max(top, rerank) + 2  # a photo itself may be among them, under two names
@@ -133,7 +133,9 @@ def uncalibrated(hasher: Hasher) -> LibraryError:
     )
 
 
-class _Looking:
+class Looking:
+    """Queries by photos in one open gallery."""
+
     def __init__(
         self, library: Library, hasher: Hasher, gallery: Gallery, cache: FeatureCache | None, progress: Progress
     ) -> None:
@@ -147,7 +149,7 @@ class _Looking:
 
         return Encoder(self._hasher)
 
-    def prepared(self, photos: Sequence[bytes], domain: Domain | None, need_features: bool) -> list[_Query]:
+    def prepared(self, photos: Sequence[bytes], domain: Domain | None, need_features: bool) -> list[Query]:
         """The queries, with code and feature where no photo has to be opened for them."""
         queries = [self._query(path, domain) for path in photos]
         files = [query.file for query in queries if query.file is not None]
@@ -158,7 +160,7 @@ class _Looking:
                 self._recall(query, digest, need_features)
         return queries
 
-    def encode(self, queries: Sequence[_Query], workers: int | None) -> None:
+    def encode(self, queries: Sequence[Query], workers: int | None) -> None:
         """Give all other queries code and feature, or the reason why not."""
         waiting = [query for query in queries if query.code is None and query.file is not None]
         if not waiting:
@@ -173,7 +175,7 @@ class _Looking:
 
     def ranked(
         self,
-        query: _Query,
+        query: Query,
         slots: NDArray[np.int64],
         distances: NDArray[np.int64],
         *,
@@ -206,11 +208,11 @@ class _Looking:
         kept, folded = fold(self._gallery.codes(slots), features, top)
         return [replace(matches[i], rank=rank) for rank, i in enumerate(kept, 1)], folded
 
-    def _query(self, path: bytes, domain: Domain | None) -> _Query:
+    def _query(self, path: bytes, domain: Domain | None) -> Query:
         real = os.path.realpath(path)
         folder, name = os.path.split(os.path.abspath(path))
         named = os.path.join(os.path.realpath(folder), name)
-        query = _Query(path, frozenset((named, real)))
+        query = Query(path, frozenset((named, real)))
         full = real if self.roots.slot_of(named) is None else named
         query.slot = self.roots.slot_of(full)
         indexed = None if query.slot is None else self._gallery.records([query.slot])[0].domain
@@ -230,7 +232,7 @@ class _Looking:
         with identity:
             return identity.get(files)
 
-    def _recall(self, query: _Query, digest: bytes, need_feature: bool) -> None:
+    def _recall(self, query: Query, digest: bytes, need_feature: bool) -> None:
         """Code and feature of a photo whose contents were seen before; nothing if one of them is missing."""
         feature = self._cached([digest])[0]
         if feature is None and need_feature:
@@ -243,7 +245,7 @@ class _Looking:
         if feature is not None:
             query.code, query.feature = self._code(feature, query.domain), feature
 
-    def _decoded(self, queries: Sequence[_Query], workers: int | None) -> Iterator[Decoded]:
+    def _decoded(self, queries: Sequence[Query], workers: int | None) -> Iterator[Decoded]:
         from hashcli.decoding import decode_all, decode_one
 
         files = [query.file for query in queries if query.file is not None]
@@ -259,7 +261,7 @@ class _Looking:
     def _cached(self, digests: Sequence[bytes]) -> list[NDArray[np.float16] | None]:
         return cached_features(self._cache, digests, self._progress)
 
-    def _cosines(self, query: _Query, records: Sequence[Record]) -> list[float | None]:
+    def _cosines(self, query: Query, records: Sequence[Record]) -> list[float | None]:
         cosines: list[float | None] = [None] * len(records)
         if query.feature is None:
             return cosines

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli.encoder import Encoder, HeadSession
-from hashcli.errors import DamagedError, LibraryError
+from hashcli.encoder import Encoder
 from hashcli.progress import Progress, Silent
 from hashcli.ranking import Match, cached_features, cosines_to, in_order
 from hashcli.records import DOMAINS, Record
 from hashcli.roots import Roots
+from hashcli.text_encoder import TextEncoder
 from hashcli.ties import nearest_by_path
-from hashcli.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,28 +39,6 @@ class TextResult:
     understood: bool
     unknown: dict[str, list[str]] = field(default_factory=dict)
     frequent: list[str] = field(default_factory=list)
-
-
-class TextEncoder:
-    """The part of a hasher that turns words into codes."""
-
-    def __init__(self, hasher: Hasher) -> None:
-        """Raises LibraryError when the hasher learned from no captions, DamagedError."""
-        record = hasher.vocabulary
-        if hasher.text_head_path is None or record is None:
-            raise LibraryError(
-                f"this library cannot be searched by words: {hasher.method} learned from photos alone",
-                "learn from photos with captions: hashcli train DIR --method dcgh",
-            )
-        self.vocabulary = Vocabulary.from_record(record, str(hasher.folder / "vocabulary.json"))
-        self._head = HeadSession(hasher.text_head_path)
-        if self._head.dim != len(self.vocabulary) or self._head.n_bits != hasher.n_bits:
-            raise DamagedError(f"vocabulary and text head in {hasher.folder} do not fit each other")
-
-    def relaxed(self, text: str) -> NDArray[np.float32]:
-        """Relaxed code (n_bits,) of a text, of which some word must be known."""
-        relaxed: NDArray[np.float32] = self._head.relaxed(self.vocabulary.features([text]), np.zeros(1, np.int64))[0]
-        return relaxed
 
 
 def nearest_to_text(
@@ -88,9 +65,9 @@ def nearest_to_text(
     encoder = TextEncoder(hasher)
     known = encoder.vocabulary
     unknown = {word: known.nearest(word) for word in known.unknown(text)}
-    if not known.features([text]).any():
+    if not encoder.understands([text]).any():
         return TextResult([], False, unknown, known.frequent())
-    relaxed = encoder.relaxed(text)
+    relaxed = encoder.relaxed([text])[0]
     code = np.packbits(relaxed >= 0, bitorder="little")
     with generation.gallery() as gallery, gallery.snapshot(), ExitStack() as stack:
         features = library.kept_features(hasher.spec)

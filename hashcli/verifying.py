@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hashcli import caption_store
 from hashcli.errors import DamagedError
 from hashcli.features import FeatureCache
 from hashcli.gallery import Gallery
@@ -71,6 +72,10 @@ def _generation(generation: Generation) -> Iterator[Finding]:
                 yield from (Finding(item, path, "its code cannot be read") for path in _codeless(gallery))
     except DamagedError as error:
         yield Finding(item, None, str(error))
+    try:
+        caption_store.read(generation.folder, generation.hasher)
+    except DamagedError as error:
+        yield Finding(f"{generation.name} captions", None, str(error))
 
 
 def _codeless(gallery: Gallery) -> Iterator[bytes]:

@@ -15,7 +15,8 @@ from hashcli.encoder import Encoder
 from hashcli.errors import LibraryError
 from hashcli.library import Library
 from hashcli.records import DOMAINS
-from hashcli.text_search import TextEncoder, nearest_to_text
+from hashcli.text_encoder import TextEncoder
+from hashcli.text_search import nearest_to_text
 from tests import tiny
 from tests.conftest import Command
 
@@ -68,7 +69,7 @@ def test_equal_distances_are_ordered_by_the_cosine_of_relaxed_codes(world):
     result = nearest_to_text(library, "red mushroom", top=None, radius=16)
     assert len(result.matches) == 30 and result.unknown == {}
     generation = library.require()
-    text = TextEncoder(generation.hasher).relaxed("red mushroom")
+    text = TextEncoder(generation.hasher).relaxed(["red mushroom"])[0]
     with generation.gallery() as gallery, library.features(generation.hasher.spec) as cache:
         roots = {root.id: root.path for root in gallery.roots()}
         expected = []
@@ -149,7 +150,7 @@ def test_captions_without_classes_lead_to_a_method_that_needs_none(world, tmp_pa
     own = Command(command.home, tmp_path / "library", command.cache)
     quick = ("--set", "epochs=1", "--set", "steps_per_epoch=2")
     assert "dcgh would learn from both" in own("train", flat, *BITS, *quick).stderr
-    assert "cannot be searched by words" in own("query", "--text", "red", code=4).stderr
+    assert "this library knows no words" in own("query", "--text", "red", code=4).stderr
     refused = own("train", flat, *BITS, "-m", "dcgh", code=2).stderr
     assert "has no class subfolders" in refused and "--labels FILE.csv" in refused
 
