@@ -1,13 +1,14 @@
 /* The inner loop of hashcli.scan: the same answers as the numpy kernel there, at the speed of memory.
 
-A block is taken in tiles of one word per checksum lane. A tile is added to the lanes and then, while it lies in the
-first-level cache, compared with every query. What depends on the processor is only `below`, which marks the slots
-of a tile nearer than a limit; everything else is plain C. */
+A block is taken in tiles of one word per checksum lane. The first query of all adds the tile to the lanes while it
+is compared; for the others the tile lies in the first-level cache by then. What depends on the processor is only how
+eight slots are compared; everything else is plain C. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -15,60 +16,69 @@ of a tile nearer than a limit; everything else is plain C. */
 #include <immintrin.h>
 #endif
 
-enum { MOST_LANES = 4096, MOST_WORDS = 16 };
+enum { LANES = 1023, MOST_WORDS = 16, SUMS = 16 /* bytes per plane */ };
+
+/* Processors foresee no reads beyond the page that they are in. */
+#define ASK_AHEAD(words) __builtin_prefetch((const char *)(words) + 8192)
 
 /* In LMDB's map a word may start at any even address. */
 typedef uint64_t __attribute__((aligned(1), may_alias)) word;
 
 /* Bit i of marks: the code of slot i differs from the query in fewer than `limit` bits. Whole bytes only: n is a
-   multiple of 8. `stride` words lie between the planes. */
+   multiple of 8. `stride` words lie between the planes. Where there are lanes, LANES per plane, slot i's words are
+   added to lane i on the way. */
 typedef void below_function(const word *words, Py_ssize_t stride, int n_words, const word *query, Py_ssize_t n,
-                            int64_t limit, uint8_t *marks);
-typedef void add_function(uint64_t *restrict lanes, const word *restrict words, Py_ssize_t n);
+                            int64_t limit, uint8_t *marks, uint64_t *lanes);
 
-static inline int distance(const word *words, Py_ssize_t stride, int n_words, const word *query)
-{
-    int sum = 0;
-    for (int w = 0; w < n_words; w++)
-        sum += __builtin_popcountll(words[w * stride] ^ query[w]);
-    return sum;
-}
-
-#define DEFINE_ADD(name, attribute)                                                                   \
-    attribute static void name(uint64_t *restrict lanes, const word *restrict words, Py_ssize_t n)    \
-    {                                                                                                 \
-        for (Py_ssize_t i = 0; i < n; i++)                                                            \
-            lanes[i] += words[i];                                                                     \
+/* Constants let compilers drop the loop over one word, and the question whether to add. */
+#define DEFINE_BELOW(name, attribute, eight)                                                                  \
+    attribute static void name(const word *words, Py_ssize_t stride, int n_words, const word *query,          \
+                               Py_ssize_t n, int64_t limit, uint8_t *marks, uint64_t *lanes)                  \
+    {                                                                                                         \
+        if (n_words == 1 && lanes)                                                                            \
+            for (Py_ssize_t i = 0; i < n; i += 8)                                                             \
+                marks[i / 8] = eight(words + i, stride, 1, query, limit, lanes + i);                          \
+        else if (n_words == 1)                                                                                \
+            for (Py_ssize_t i = 0; i < n; i += 8)                                                             \
+                marks[i / 8] = eight(words + i, stride, 1, query, limit, NULL);                               \
+        else if (lanes)                                                                                       \
+            for (Py_ssize_t i = 0; i < n; i += 8)                                                             \
+                marks[i / 8] = eight(words + i, stride, n_words, query, limit, lanes + i);                    \
+        else                                                                                                  \
+            for (Py_ssize_t i = 0; i < n; i += 8)                                                             \
+                marks[i / 8] = eight(words + i, stride, n_words, query, limit, NULL);                         \
     }
 
-#define DEFINE_BELOW_SCALAR(name, attribute)                                                                     \
-    attribute static void name(const word *words, Py_ssize_t stride, int n_words, const word *query,             \
-                               Py_ssize_t n, int64_t limit, uint8_t *marks)                                      \
-    {                                                                                                            \
-        for (Py_ssize_t i = 0; i < n; i += 8) {                                                                  \
-            unsigned byte = 0;                                                                                   \
-            for (int j = 0; j < 8; j++) {                                                                        \
-                int sum = 0;                                                                                     \
-                for (int w = 0; w < n_words; w++)                                                                \
-                    sum += __builtin_popcountll(words[w * stride + i + j] ^ query[w]);                           \
-                byte |= (unsigned)(sum < limit) << j;                                                            \
-            }                                                                                                    \
-            marks[i / 8] = (uint8_t)byte;                                                                        \
-        }                                                                                                        \
+#define DEFINE_EIGHT_SCALAR(name, attribute)                                                                  \
+    attribute static inline uint8_t name(const word *words, Py_ssize_t stride, int n_words, const word *query, \
+                                         int64_t limit, uint64_t *lanes)                                      \
+    {                                                                                                         \
+        int sums[8] = {0}, byte = 0;                                                                          \
+        for (int w = 0; w < n_words; w++) {                                                                   \
+            if (lanes)                                                                                        \
+                ASK_AHEAD(words + w * stride);                                                                \
+            for (int j = 0; j < 8; j++) {                                                                     \
+                if (lanes)                                                                                    \
+                    lanes[w * LANES + j] += words[w * stride + j];                                            \
+                sums[j] += __builtin_popcountll(words[w * stride + j] ^ query[w]);                            \
+            }                                                                                                 \
+        }                                                                                                     \
+        for (int j = 0; j < 8; j++)                                                                           \
+            byte |= (sums[j] < limit) << j;                                                                   \
+        return (uint8_t)byte;                                                                                 \
     }
 
-DEFINE_ADD(add_plain, )
-DEFINE_BELOW_SCALAR(below_plain, )
+DEFINE_EIGHT_SCALAR(eight_plain, )
+DEFINE_BELOW(below_plain, , eight_plain)
 
 #if X86
-DEFINE_BELOW_SCALAR(below_popcnt, __attribute__((target("popcnt"))))
-
+#define POPCNT __attribute__((target("popcnt")))
 #define AVX2 __attribute__((target("avx2")))
 #define AVX512 __attribute__((target("avx512f,avx512bw")))
 #define VPOPCNT __attribute__((target("avx512f,avx512bw,avx512vpopcntdq")))
 
-DEFINE_ADD(add_avx2, AVX2)
-DEFINE_ADD(add_avx512, AVX512)
+DEFINE_EIGHT_SCALAR(eight_popcnt, POPCNT)
+DEFINE_BELOW(below_popcnt, POPCNT, eight_popcnt)
 
 /* Ones per byte, by a table of the ones in each half byte (Mula, Kurz and Lemire, "Faster population counts using
    AVX2 instructions", 2018). 16 words give at most 128 per byte, so bytes are summed only once, at the end. */
@@ -83,30 +93,41 @@ AVX2 static inline __m256i byte_ones_avx2(__m256i v)
 }
 
 AVX2 static inline unsigned four_avx2(const word *words, Py_ssize_t stride, int n_words, const word *query,
-                                      __m256i limit)
+                                      int64_t limit, uint64_t *lanes)
 {
     __m256i ones = _mm256_setzero_si256();
     for (int w = 0; w < n_words; w++) {
         __m256i v = _mm256_loadu_si256((const __m256i *)(words + w * stride));
+        if (lanes) {
+            __m256i *lane = (__m256i *)(lanes + w * LANES);
+            _mm256_storeu_si256(lane, _mm256_add_epi64(_mm256_loadu_si256(lane), v));
+        }
         v = _mm256_xor_si256(v, _mm256_set1_epi64x((long long)query[w]));
         ones = _mm256_add_epi8(ones, byte_ones_avx2(v));
     }
-    __m256i sum = _mm256_sad_epu8(ones, _mm256_setzero_si256());
-    return (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(_mm256_cmpgt_epi64(limit, sum)));
+    __m256i near = _mm256_cmpgt_epi64(_mm256_set1_epi64x(limit), _mm256_sad_epu8(ones, _mm256_setzero_si256()));
+    return (unsigned)_mm256_movemask_pd(_mm256_castsi256_pd(near));
 }
 
-AVX2 static void below_avx2(const word *words, Py_ssize_t stride, int n_words, const word *query, Py_ssize_t n,
-                            int64_t limit, uint8_t *marks)
+AVX2 static inline uint8_t eight_avx2(const word *words, Py_ssize_t stride, int n_words, const word *query,
+                                      int64_t limit, uint64_t *lanes)
 {
-    __m256i bound = _mm256_set1_epi64x(limit);
-    if (n_words == 1) /* a constant lets the compiler drop the inner loop */
-        for (Py_ssize_t i = 0; i < n; i += 8)
-            marks[i / 8] = (uint8_t)(four_avx2(words + i, stride, 1, query, bound) |
-                                     four_avx2(words + i + 4, stride, 1, query, bound) << 4);
-    else
-        for (Py_ssize_t i = 0; i < n; i += 8)
-            marks[i / 8] = (uint8_t)(four_avx2(words + i, stride, n_words, query, bound) |
-                                     four_avx2(words + i + 4, stride, n_words, query, bound) << 4);
+    for (int w = 0; lanes && w < n_words; w++)
+        ASK_AHEAD(words + w * stride);
+    unsigned low = four_avx2(words, stride, n_words, query, limit, lanes);
+    return (uint8_t)(low | four_avx2(words + 4, stride, n_words, query, limit, lanes ? lanes + 4 : NULL) << 4);
+}
+
+DEFINE_BELOW(below_avx2, AVX2, eight_avx2)
+
+AVX512 static inline __m512i loaded_avx512(const word *words, uint64_t *lanes)
+{
+    __m512i v = _mm512_loadu_si512(words);
+    if (lanes) {
+        ASK_AHEAD(words);
+        _mm512_storeu_si512(lanes, _mm512_add_epi64(_mm512_loadu_si512(lanes), v));
+    }
+    return v;
 }
 
 AVX512 static inline __m512i byte_ones_avx512(__m512i v)
@@ -119,66 +140,45 @@ AVX512 static inline __m512i byte_ones_avx512(__m512i v)
 }
 
 AVX512 static inline uint8_t eight_avx512(const word *words, Py_ssize_t stride, int n_words, const word *query,
-                                          __m512i limit)
+                                          int64_t limit, uint64_t *lanes)
 {
     __m512i ones = _mm512_setzero_si512();
     for (int w = 0; w < n_words; w++) {
-        __m512i v = _mm512_loadu_si512(words + w * stride);
+        __m512i v = loaded_avx512(words + w * stride, lanes ? lanes + w * LANES : NULL);
         v = _mm512_xor_si512(v, _mm512_set1_epi64((long long)query[w]));
         ones = _mm512_add_epi8(ones, byte_ones_avx512(v));
     }
-    return _mm512_cmplt_epi64_mask(_mm512_sad_epu8(ones, _mm512_setzero_si512()), limit);
+    return _mm512_cmplt_epi64_mask(_mm512_sad_epu8(ones, _mm512_setzero_si512()), _mm512_set1_epi64(limit));
 }
 
-AVX512 static void below_avx512(const word *words, Py_ssize_t stride, int n_words, const word *query, Py_ssize_t n,
-                                int64_t limit, uint8_t *marks)
-{
-    __m512i bound = _mm512_set1_epi64(limit);
-    if (n_words == 1)
-        for (Py_ssize_t i = 0; i < n; i += 8)
-            marks[i / 8] = eight_avx512(words + i, stride, 1, query, bound);
-    else
-        for (Py_ssize_t i = 0; i < n; i += 8)
-            marks[i / 8] = eight_avx512(words + i, stride, n_words, query, bound);
-}
+DEFINE_BELOW(below_avx512, AVX512, eight_avx512)
 
 VPOPCNT static inline uint8_t eight_vpopcnt(const word *words, Py_ssize_t stride, int n_words, const word *query,
-                                            __m512i limit)
+                                            int64_t limit, uint64_t *lanes)
 {
     __m512i sum = _mm512_setzero_si512();
     for (int w = 0; w < n_words; w++) {
-        __m512i v = _mm512_loadu_si512(words + w * stride);
+        __m512i v = loaded_avx512(words + w * stride, lanes ? lanes + w * LANES : NULL);
         v = _mm512_xor_si512(v, _mm512_set1_epi64((long long)query[w]));
         sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(v));
     }
-    return _mm512_cmplt_epi64_mask(sum, limit);
+    return _mm512_cmplt_epi64_mask(sum, _mm512_set1_epi64(limit));
 }
 
-VPOPCNT static void below_vpopcnt(const word *words, Py_ssize_t stride, int n_words, const word *query, Py_ssize_t n,
-                                  int64_t limit, uint8_t *marks)
-{
-    __m512i bound = _mm512_set1_epi64(limit);
-    if (n_words == 1)
-        for (Py_ssize_t i = 0; i < n; i += 8)
-            marks[i / 8] = eight_vpopcnt(words + i, stride, 1, query, bound);
-    else
-        for (Py_ssize_t i = 0; i < n; i += 8)
-            marks[i / 8] = eight_vpopcnt(words + i, stride, n_words, query, bound);
-}
+DEFINE_BELOW(below_vpopcnt, VPOPCNT, eight_vpopcnt)
 #endif
 
 static const struct kernel {
     const char *name;
     below_function *below;
-    add_function *add;
 } kernels[] = {
 #if X86
-    {"c-avx512-vpopcnt", below_vpopcnt, add_avx512},
-    {"c-avx512", below_avx512, add_avx512},
-    {"c-avx2", below_avx2, add_avx2},
-    {"c-popcount", below_popcnt, add_plain},
+    {"c-avx512-vpopcnt", below_vpopcnt},
+    {"c-avx512", below_avx512},
+    {"c-avx2", below_avx2},
+    {"c-popcount", below_popcnt},
 #endif
-    {"c-plain", below_plain, add_plain},
+    {"c-plain", below_plain},
 };
 enum { N_KERNELS = sizeof kernels / sizeof *kernels };
 
@@ -198,25 +198,31 @@ static int supported(const struct kernel *kernel)
     return 1;
 }
 
-struct search {
-    const struct kernel *kernel;
-    const word *words, *queries; /* planes of n words; rows of n_words words */
-    Py_ssize_t n, n_words, n_queries, n_lanes, n_bins, k, capacity;
-    int64_t *limits, *histogram;
-    const uint8_t *live; /* NULL: all are */
-    const uint64_t *multipliers;
-    uint64_t *lanes, *sums;
-    int64_t *found_query, *found_slot, *found_distance;
+struct find {
+    int64_t slot;
+    int32_t query, distance;
 };
 
-/* Note slot `slot` at distance d; returns the query's limit, lowered to the k-th distance once k slots are known.
-   *inside counts those found below the limit. */
-static int64_t note(struct search *s, Py_ssize_t q, Py_ssize_t slot, int d, Py_ssize_t *n_found, int64_t *inside)
+/* A search under way; Python holds it as a capsule. */
+struct search {
+    const struct kernel *kernel;
+    Py_ssize_t n_words, n_queries, n_bins, k;
+    uint64_t *queries;            /* rows of n_words words */
+    int64_t *limits, *histograms; /* per query; rows of n_bins */
+    uint32_t *multipliers;
+    struct find *finds;
+    Py_ssize_t n_finds, room;
+    uint64_t lanes[MOST_WORDS * LANES];
+};
+
+static const char CAPSULE[] = "hashcli._scan.search";
+
+/* Keep slot `slot` at distance d; returns the query's limit, lowered to the k-th distance once k slots are known.
+   *inside counts those kept below the limit. */
+static int64_t keep(struct search *s, Py_ssize_t q, int64_t slot, int d, int64_t *inside)
 {
-    int64_t limit = s->limits[q], *histogram = s->histogram + q * s->n_bins;
-    s->found_query[*n_found] = q;
-    s->found_slot[*n_found] = slot;
-    s->found_distance[(*n_found)++] = d;
+    int64_t limit = s->limits[q], *histogram = s->histograms + q * s->n_bins;
+    s->finds[s->n_finds++] = (struct find){slot, (int32_t)q, d};
     if (!s->k)
         return limit;
     histogram[d]++;
@@ -225,117 +231,176 @@ static int64_t note(struct search *s, Py_ssize_t q, Py_ssize_t slot, int d, Py_s
     return s->limits[q] = limit;
 }
 
-static void compare(struct search *s, Py_ssize_t q, Py_ssize_t start, Py_ssize_t n, Py_ssize_t *n_found)
+static int distance(const word *words, Py_ssize_t stride, int n_words, const word *query)
 {
-    uint64_t marks[MOST_LANES / 64];
-    const word *words = s->words + start, *query = s->queries + q * s->n_words;
+    int sum = 0;
+    for (int w = 0; w < n_words; w++)
+        sum += __builtin_popcountll(words[w * stride] ^ query[w]);
+    return sum;
+}
+
+/* Compare a tile of n <= LANES slots, whose planes are `stride` words apart, with query q; 0 when memory ran out. */
+static int compare(struct search *s, Py_ssize_t q, const word *words, Py_ssize_t stride, Py_ssize_t n, int64_t slot,
+                   const uint8_t *live)
+{
+    uint64_t marks[LANES / 64 + 1] = {0};
+    const word *query = s->queries + q * s->n_words;
     int n_words = (int)s->n_words;
     Py_ssize_t whole = n - n % 8;
     int64_t limit = s->limits[q], inside = -1;
 
-    memset(marks, 0, (size_t)(n / 64 + 1) * 8);
-    s->kernel->below(words, s->n, n_words, query, whole, limit, (uint8_t *)marks);
-    for (Py_ssize_t i = whole; i < n; i++)
-        if (distance(words + i, s->n, n_words, query) < limit)
+    s->kernel->below(words, stride, n_words, query, whole, limit, (uint8_t *)marks, q ? NULL : s->lanes);
+    for (Py_ssize_t i = whole; i < n; i++) {
+        for (int w = 0; w < n_words && !q; w++)
+            s->lanes[w * LANES + i] += words[w * stride + i];
+        if (distance(words + i, stride, n_words, query) < limit)
             ((uint8_t *)marks)[i / 8] |= (uint8_t)(1 << i % 8);
+    }
     for (Py_ssize_t m = 0; m <= (n - 1) / 64; m++)
         for (uint64_t left = marks[m]; left; left &= left - 1) {
             Py_ssize_t i = m * 64 + __builtin_ctzll(left);
-            int d = distance(words + i, s->n, n_words, query);
-            if (d >= limit || (s->live && !s->live[start + i]))
+            int d = distance(words + i, stride, n_words, query);
+            if (d >= limit || (live && !live[i]))
                 continue;
-            if (inside < 0) { /* summed up only where a tile has something near */
+            if (inside < 0) { /* summed up, and room made, only where a tile has something near */
                 inside = 0;
                 for (int64_t below = 0; below < limit; below++)
-                    inside += s->histogram[q * s->n_bins + below];
+                    inside += s->histograms[q * s->n_bins + below];
+                if (s->room - s->n_finds < n) {
+                    Py_ssize_t room = 2 * s->room + LANES;
+                    struct find *finds = realloc(s->finds, (size_t)room * sizeof *finds);
+                    if (!finds)
+                        return 0;
+                    s->finds = finds, s->room = room;
+                }
             }
-            limit = note(s, q, start + i, d, n_found, &inside);
+            limit = keep(s, q, slot + i, d, &inside);
         }
+    return 1;
 }
 
-/* Go on from step `step` = tile * n_queries + query while there is room for one more tile's finds; the next step,
-   or -1 when the block is done and its sums are written. */
-static Py_ssize_t run(struct search *s, Py_ssize_t step, Py_ssize_t *n_found)
+/* A whole block of n slots, its sums into `sums`; 0 when memory ran out. */
+static int run(struct search *s, const word *words, Py_ssize_t n, int64_t slot, const uint8_t *live, uint64_t *sums)
 {
-    Py_ssize_t n_tiles = (s->n + s->n_lanes - 1) / s->n_lanes;
-    Py_ssize_t per_tile = s->n_queries ? s->n_queries : 1;
-    if (step == 0)
-        memset(s->lanes, 0, (size_t)(s->n_words * s->n_lanes) * sizeof *s->lanes);
-    for (; step < n_tiles * per_tile; step++) {
-        Py_ssize_t start = step / per_tile * s->n_lanes, q = step % per_tile;
-        Py_ssize_t n = s->n - start < s->n_lanes ? s->n - start : s->n_lanes;
-        if (*n_found + n > s->capacity)
-            return step;
-        if (q == 0)
-            for (Py_ssize_t w = 0; w < s->n_words; w++)
-                s->kernel->add(s->lanes + w * s->n_lanes, s->words + w * s->n + start, n);
-        if (q < s->n_queries)
-            compare(s, q, start, n, n_found);
+    memset(s->lanes, 0, (size_t)(s->n_words * LANES) * sizeof *s->lanes);
+    for (Py_ssize_t start = 0; start < n; start += LANES) {
+        Py_ssize_t here = n - start < LANES ? n - start : LANES;
+        for (Py_ssize_t q = 0; q < s->n_queries; q++)
+            if (!compare(s, q, words + start, n, here, slot + start, live ? live + start : NULL))
+                return 0;
     }
     for (Py_ssize_t w = 0; w < s->n_words; w++) {
-        uint64_t all = 0, upper = 0;
-        for (Py_ssize_t i = 0; i < s->n_lanes; i++) {
-            uint64_t lane = s->lanes[w * s->n_lanes + i];
-            all += lane * s->multipliers[i];
-            upper += (lane >> 32) * s->multipliers[i];
+        const uint64_t *lanes = s->lanes + w * LANES;
+        uint64_t lower = 0, upper = 0;
+        for (Py_ssize_t i = 0; i < LANES; i++) {
+            lower += (lanes[i] & UINT32_MAX) * s->multipliers[i];
+            upper += (lanes[i] >> 32) * s->multipliers[i];
         }
-        s->sums[2 * w] = all;
-        s->sums[2 * w + 1] = upper;
+        sums[2 * w] = lower + (upper << 32);
+        sums[2 * w + 1] = upper;
     }
-    return -1;
+    return 1;
 }
 
-enum { WORDS, QUERIES, LIMITS, HISTOGRAM, LIVE, MULTIPLIERS, LANES, SUMS, QUERY, SLOT, DISTANCE, N_BUFFERS };
-
-static int fits(const Py_buffer *b, const struct search *s)
+static void dispose(struct search *s)
 {
-    Py_ssize_t size = 8;
-    return s->n_words > 0 && s->n_words <= MOST_WORDS && s->n_lanes > 0 && s->n_lanes < MOST_LANES && s->k >= 0 &&
-           b[WORDS].len == s->n_words * s->n * size && b[QUERIES].len == s->n_queries * s->n_words * size &&
-           b[HISTOGRAM].len == s->n_queries * s->n_bins * size && (!s->live || b[LIVE].len == s->n) &&
-           b[LANES].len == s->n_words * s->n_lanes * size && b[SUMS].len == s->n_words * 2 * size &&
-           b[SLOT].len == s->capacity * size && b[DISTANCE].len == s->capacity * size && s->capacity >= s->n_lanes;
+    if (s) {
+        free(s->queries);
+        free(s->limits);
+        free(s->histograms);
+        free(s->multipliers);
+        free(s->finds);
+        free(s);
+    }
 }
 
-static PyObject *block(PyObject *module, PyObject *args)
+static void destroy(PyObject *capsule) { dispose(PyCapsule_GetPointer(capsule, CAPSULE)); }
+
+static void *copied(const Py_buffer *from)
+{
+    void *to = malloc(from->len ? (size_t)from->len : 1);
+    return to ? memcpy(to, from->buf, (size_t)from->len) : NULL;
+}
+
+static PyObject *start(PyObject *module, PyObject *args)
 {
     (void)module;
-    Py_buffer b[N_BUFFERS] = {{0}};
-    PyObject *result = NULL, *live;
+    Py_buffer queries = {0}, limits = {0}, multipliers = {0};
+    PyObject *result = NULL;
     const char *name;
-    struct search s = {0};
-    Py_ssize_t step, n_found = 0;
-    if (!PyArg_ParseTuple(args, "sny*y*w*w*Ony*w*w*w*w*w*n", &name, &s.n_words, &b[WORDS], &b[QUERIES], &b[LIMITS],
-                          &b[HISTOGRAM], &live, &s.k, &b[MULTIPLIERS], &b[LANES], &b[SUMS], &b[QUERY], &b[SLOT],
-                          &b[DISTANCE], &step))
-        return NULL;
-    if (live != Py_None && PyObject_GetBuffer(live, &b[LIVE], PyBUF_SIMPLE) < 0)
+    struct search *s = calloc(1, sizeof *s);
+    if (!s)
+        return PyErr_NoMemory();
+    if (!PyArg_ParseTuple(args, "sny*y*ny*", &name, &s->n_words, &queries, &limits, &s->k, &multipliers))
         goto done;
     for (int i = 0; i < N_KERNELS; i++)
         if (!strcmp(name, kernels[i].name) && supported(&kernels[i]))
-            s.kernel = &kernels[i];
-    s.words = b[WORDS].buf, s.queries = b[QUERIES].buf;
-    s.limits = b[LIMITS].buf, s.histogram = b[HISTOGRAM].buf, s.live = b[LIVE].buf;
-    s.multipliers = b[MULTIPLIERS].buf, s.lanes = b[LANES].buf, s.sums = b[SUMS].buf;
-    s.found_query = b[QUERY].buf, s.found_slot = b[SLOT].buf, s.found_distance = b[DISTANCE].buf;
-    s.n = s.n_words > 0 ? b[WORDS].len / 8 / s.n_words : 0;
-    s.n_queries = b[LIMITS].len / 8;
-    s.n_bins = 64 * s.n_words + 1;
-    s.n_lanes = b[MULTIPLIERS].len / 8;
-    s.capacity = b[QUERY].len / 8;
-    if (!s.kernel || step < 0 || !fits(b, &s)) {
+            s->kernel = &kernels[i];
+    s->n_queries = limits.len / 8;
+    s->n_bins = 64 * s->n_words + 1;
+    if (!s->kernel || s->n_words < 1 || s->n_words > MOST_WORDS || s->k < 0 || s->n_queries < 1 ||
+        s->n_queries > INT32_MAX || queries.len != s->n_queries * s->n_words * 8 ||
+        multipliers.len != LANES * 4) {
         PyErr_Format(PyExc_ValueError, "no such kernel here, or arrays that do not fit together: %s", name);
         goto done;
     }
-    Py_BEGIN_ALLOW_THREADS
-    step = run(&s, step, &n_found);
-    Py_END_ALLOW_THREADS
-    result = Py_BuildValue("nn", n_found, step);
+    s->queries = copied(&queries), s->limits = copied(&limits), s->multipliers = copied(&multipliers);
+    s->histograms = calloc((size_t)(s->n_queries * s->n_bins) + 1, sizeof *s->histograms);
+    s->finds = malloc(LANES * sizeof *s->finds), s->room = LANES;
+    if (!s->queries || !s->limits || !s->multipliers || !s->histograms || !s->finds)
+        PyErr_NoMemory();
+    else
+        result = PyCapsule_New(s, CAPSULE, destroy);
 done:
-    for (int i = 0; i < N_BUFFERS; i++)
-        if (b[i].obj)
-            PyBuffer_Release(&b[i]);
+    if (!result)
+        dispose(s);
+    PyBuffer_Release(&queries);
+    PyBuffer_Release(&limits);
+    PyBuffer_Release(&multipliers);
     return result;
+}
+
+static PyObject *block(PyObject *module, PyObject *const *args, Py_ssize_t n_args)
+{
+    (void)module;
+    Py_buffer words = {0}, live = {0};
+    PyObject *result = NULL;
+    uint64_t sums[2 * MOST_WORDS];
+    struct search *s = n_args == 4 ? PyCapsule_GetPointer(args[0], CAPSULE) : NULL;
+    if (!s) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "block takes a search, words, the first slot and live");
+        return NULL;
+    }
+    long long slot = PyLong_AsLongLong(args[2]);
+    if (PyErr_Occurred() || PyObject_GetBuffer(args[1], &words, PyBUF_SIMPLE) < 0)
+        return NULL;
+    if (args[3] != Py_None && PyObject_GetBuffer(args[3], &live, PyBUF_SIMPLE) < 0)
+        goto done;
+    Py_ssize_t n = words.len / 8 / s->n_words;
+    if (words.len != 8 * s->n_words * n || (live.obj && live.len != n)) {
+        PyErr_SetString(PyExc_ValueError, "words and live do not fit together");
+        goto done;
+    }
+    int ok;
+    Py_BEGIN_ALLOW_THREADS
+    ok = run(s, words.buf, n, slot, live.obj ? live.buf : NULL, sums);
+    Py_END_ALLOW_THREADS
+    result = ok ? PyBytes_FromStringAndSize((const char *)sums, SUMS * s->n_words) : PyErr_NoMemory();
+done:
+    PyBuffer_Release(&words);
+    PyBuffer_Release(&live);
+    return result;
+}
+
+static PyObject *finds(PyObject *module, PyObject *capsule)
+{
+    (void)module;
+    struct search *s = PyCapsule_GetPointer(capsule, CAPSULE);
+    if (!s)
+        return NULL;
+    return Py_BuildValue("y#y#", (const char *)s->finds, s->n_finds * (Py_ssize_t)sizeof *s->finds,
+                         (const char *)s->limits, s->n_queries * 8);
 }
 
 static PyObject *names(PyObject *module, PyObject *unused)
@@ -355,7 +420,9 @@ static PyObject *names(PyObject *module, PyObject *unused)
 
 static PyMethodDef methods[] = {
     {"names", names, METH_NOARGS, "The kernels that this processor runs, fastest first."},
-    {"block", block, METH_VARARGS, "One block for all queries -> (finds written, step to go on with or -1)."},
+    {"start", start, METH_VARARGS, "A search with a kernel: n_words, queries, limits, k (0: all), multipliers."},
+    {"block", (PyCFunction)(void (*)(void))block, METH_FASTCALL, "A search takes in a block -> the block's sums."},
+    {"finds", finds, METH_O, "What a search has found so far: (slot, query, distance) each; and its limits."},
     {NULL, NULL, 0, NULL},
 };
 

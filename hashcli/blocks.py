@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,9 @@ from hashcli.seals import damaged
 VERSION = 1
 _PREFIX = struct.Struct("<4sIHHI")
 _SUMS = 16 * 16
+_TOMBSTONES = _PREFIX.size + _SUMS
 _PAGE_HEADER = 16
+_WORD = np.dtype("<u8")
 _MAGIC = b"HCBK"
 
 
@@ -111,7 +114,7 @@ def decode(number: int, value: memoryview | bytes, capacity: int, n_words: int) 
     size = _header_size(capacity)
     if len(view) < size:
         raise _damaged(number, f"it has {len(view)} bytes, fewer than its header")
-    header = bytes(view[:size])
+    header = view[:size]
     magic, crc, version, planes, count = _PREFIX.unpack_from(header)
     if magic != _MAGIC or zlib.crc32(header[8:], zlib.crc32(key(number))) != crc:
         raise _damaged(number, "its header is not what was written")
@@ -119,15 +122,16 @@ def decode(number: int, value: memoryview | bytes, capacity: int, n_words: int) 
         raise NewerFormatError(f"block {number} has layout {version}; this hashcli reads up to {VERSION}")
     if planes != n_words or count > capacity or len(view) != size + 8 * planes * count:
         raise _damaged(number, f"{planes} planes of {count} words do not fit its {len(view)} bytes")
-    tombstones = header[_PREFIX.size + _SUMS : _PREFIX.size + _SUMS + capacity // 8]
-    words = np.frombuffer(view, "<u8", offset=size).reshape(planes, count)
-    return Block(number, capacity, words, tombstones, header[_PREFIX.size : _PREFIX.size + 16 * planes])
+    words: Words = np.ndarray((planes, count), _WORD, view, size)
+    sums = bytes(header[_PREFIX.size : _PREFIX.size + 16 * planes])
+    return Block(number, capacity, words, bytes(header[_TOMBSTONES : _TOMBSTONES + capacity // 8]), sums)
 
 
 def _damaged(number: int, why: str) -> DamagedError:
     return damaged(f"block {number} of the gallery", why)
 
 
+@cache
 def _header_size(capacity: int) -> int:
-    used = _PREFIX.size + _SUMS + capacity // 8
+    used = _TOMBSTONES + capacity // 8
     return used + (-used - _PAGE_HEADER) % 64
