@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli import __version__, backbones, registry, settings
+from hashcli import __version__, backbones, calibration, registry, settings
 from hashcli.carrying import Given
 from hashcli.codes import check_n_bits
 from hashcli.errors import LibraryError
@@ -22,9 +22,11 @@ from hashcli.holding import held_out_record
 from hashcli.parts import Part, label_array
 from hashcli.photos import escape
 from hashcli.progress import Event, Progress
+from hashcli.records import DOMAINS
 
 if TYPE_CHECKING:
     from hashcli.backbones import ExportedBackbone
+    from hashcli.calibration import Calibration
     from hashcli.encoder import BackboneSession
     from hashcli.fitting import FittedHasher
     from hashcli.helped import Helped
@@ -159,12 +161,23 @@ class TrainingJob:
                 text_head_path=text_head,
                 text_dim=text_dim,
                 vocabulary=vocabulary,
+                calibration=self._calibration(fitted),
                 training={
                     "job": self.key,
                     "held_out": held_out_record(self.held_out),
                     "helped": helped.record(),
                 },
             )
+
+    def _calibration(self, fitted: FittedHasher) -> Calibration | None:
+        """Match probability by distance, from the held-out photos against those learned from."""
+        if not self.held_out:
+            return None
+        parts = (self.held, self.labeled)
+        held, others = (fitted.codes(part.features, DOMAINS.index("src")) for part in parts)
+        multi_label = self.parts["src"].collection.multi_label
+        held_labels, labels = (label_array(part.labels, self.classes, multi_label) for part in parts)
+        return calibration.fit(held, held_labels, others, labels)
 
     def given(self, library: Library) -> Iterator[Given]:
         """All readable photos, labeled or not, as the gallery takes them."""
