@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -81,7 +82,7 @@ def read_generation(folder: Path) -> Generation:
     """The generation in `folder`. Raises FileNotFoundError, DamagedError, NewerFormatError."""
     path = folder / "generation.json"
     record = read_json(path)
-    check_version(record, path, VERSION)
+    check_record(record, path, VERSION)
     if record.get("format") != FORMAT or record.get("state") not in ("complete", "staged"):
         raise DamagedError(f"{path} is not what hashcli wrote", "`hashcli library rollback` goes back")
     created, refused = str(record.get("created", "")), record.get("refused") is True
@@ -98,8 +99,8 @@ def write_generation(folder: Path, state: State, parent: str | None, refused: bo
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Put the record in place of `path`, atomically and durably."""
-    replace_file(path, (json.dumps(record, indent=2) + "\n").encode("ascii"))
+    """Put the record, with a checksum of it, in place of `path`, atomically and durably."""
+    replace_file(path, (json.dumps(record | {"crc32": _crc32(record)}, indent=2) + "\n").encode("ascii"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -113,8 +114,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return record
 
 
-def check_version(record: dict[str, Any], path: Path, newest: int) -> None:
-    """Refuse a record written in a format later than `newest`, or without a version."""
+def check_record(record: dict[str, Any], path: Path, newest: int) -> None:
+    """Refuse a record that `write_json` did not write, or in a format later than `newest`."""
     version = record.get("version")
     if not isinstance(version, int) or version < 1:
         raise DamagedError(f"{path} has no readable version", "`hashcli library verify` looks at every file")
@@ -123,3 +124,10 @@ def check_version(record: dict[str, Any], path: Path, newest: int) -> None:
             f"{path} has format version {version}; this hashcli reads up to {newest}",
             "upgrade it: pip install --upgrade hashcli",
         )
+    if record.get("crc32") != _crc32(record):
+        raise DamagedError(f"{path} is not what hashcli wrote", "`hashcli library repair` writes it anew")
+
+
+def _crc32(record: dict[str, Any]) -> str:
+    plain = {name: value for name, value in record.items() if name != "crc32"}
+    return f"{zlib.crc32(json.dumps(plain, sort_keys=True).encode()):08x}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import zlib
 from pathlib import Path
 
 from hashcli.durable import replace_file, sync, sync_tree
@@ -16,6 +17,11 @@ from hashcli.errors import DamagedError, LibraryError
 from hashcli.generation import Building, Generation, State, read_generation, write_generation
 
 _NAME = re.compile(r"g\d{6,}")
+
+
+def current_file(name: str) -> bytes:
+    """What LIBRARY/current holds: the name of the generation in use, and its CRC-32."""
+    return f"{name} {zlib.crc32(name.encode()):08x}\n".encode("ascii")
 
 
 class Generations:
@@ -27,10 +33,11 @@ class Generations:
     def current_name(self) -> str | None:
         """What `current` names; None before the first. Raises DamagedError."""
         try:
-            name = (self._library / "current").read_text(encoding="ascii", errors="replace").strip()
+            content = (self._library / "current").read_bytes()
         except FileNotFoundError:
             return None
-        if not _NAME.fullmatch(name):
+        name = content[:-10].decode("ascii", "replace")
+        if not _NAME.fullmatch(name) or content != current_file(name):
             raise DamagedError(f"{self._library / 'current'} names no generation", "`hashcli library repair`")
         return name
 
@@ -133,7 +140,7 @@ class Generations:
             return []
 
     def _set_current(self, name: str) -> None:
-        replace_file(self._library / "current", f"{name}\n".encode("ascii"))
+        replace_file(self._library / "current", current_file(name))
 
     def _prune(self, *keep: str | None) -> None:
         for name in set(self._names()).difference(keep):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError, NoLibraryError
-from hashcli.generation import Building, Generation, State, check_version, read_json, write_json
+from hashcli.generation import Building, Generation, State, check_record, read_json, write_json
 from hashcli.generations import Generations
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Library:
             raise LibraryError(f"the library at {folder} cannot be read: {error.strerror}") from error
         if record.get("format") != FORMAT:
             raise NoLibraryError(f"{folder} is not a library: its library.json belongs to something else", MAKE_ONE)
-        check_version(record, folder / "library.json", VERSION)
+        check_record(record, folder / "library.json", VERSION)
         return cls(folder)
 
     @classmethod

@@ -13,6 +13,7 @@ import pytest
 
 from hashcli.durable import disk_usage, replace_file
 from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError, NewerFormatError, NoLibraryError
+from hashcli.generations import current_file
 from hashcli.library import Building, Library, default_location
 from hashcli.progress import Silent
 
@@ -96,6 +97,26 @@ def test_a_newer_format_is_refused_by_name(library: Library) -> None:
         path.write_text(json.dumps(record))
 
 
+def test_any_flipped_bit_in_the_small_files_is_damage_and_never_another_generation(library: Library) -> None:
+    for _ in range(3):
+        published(library)  # g000002 and g000003 are one bit apart
+    name = library.require().name
+    parts = ["library.json", "current", f"generations/{name}/generation.json"]
+    for path in (library.folder / part for part in parts):
+        sound = path.read_bytes()
+        for place in range(0, 8 * len(sound), 1 if len(sound) < 20 else 11):
+            flipped = bytearray(sound)
+            flipped[place // 8] ^= 1 << place % 8
+            path.write_bytes(flipped)
+            try:
+                found = Library.open(library.folder).require()
+                assert (found.name, found.parent, found.state) == (name, "g000002", "complete")
+                assert json.loads(path.read_bytes()) == json.loads(sound), f"bit {place} of {path.name}"
+            except LibraryError:
+                continue
+        path.write_bytes(sound)
+
+
 def test_publishing_switches_and_keeps_one_generation_to_go_back_to(library: Library) -> None:
     first, second, third = (published(library) for _ in range(3))
     assert names(library) == [second, third]
@@ -168,7 +189,7 @@ def test_a_library_with_only_a_staged_hasher_says_how_to_complete_it(library: Li
 def test_killed_between_switch_and_record_the_completed_generation_is_in_use_for_good(library: Library) -> None:
     first = published(library)
     staged = published(library, "staged")
-    replace_file(library.folder / "current", f"{staged}\n".encode())
+    replace_file(library.folder / "current", current_file(staged))
     assert library.require().name == staged and library.staged() is None
     with library.writing():
         assert library.require().state == "complete"
@@ -245,7 +266,7 @@ def test_a_reader_that_meets_a_publish_looks_again(library: Library, monkeypatch
 
 def test_a_current_that_names_nothing_is_damage_and_rollback_mends_it(library: Library) -> None:
     first, second = published(library), published(library)
-    (library.folder / "current").write_text("g000009\n")
+    (library.folder / "current").write_bytes(current_file("g000009"))
     with pytest.raises(DamagedError, match="g000009"):
         library.require()
     with library.writing():
