@@ -40,18 +40,19 @@ def key(number: int) -> bytes:
 
 
 class Block(NamedTuple):
-    """A block as it lies in the map: `words` is a view that dies with its transaction."""
+    """A block as it lies in the map: `planes` is a view that dies with its transaction."""
 
     number: int
     capacity: int
-    words: Words  # (n_words, count)
+    slots: int  # in use, removed ones included
+    planes: memoryview | bytes  # of `words`
     tombstones: bytes  # one bit per slot
     sums: bytes  # `plane_sums`, as recorded
 
     @property
-    def slots(self) -> int:
-        """Slots in use, removed ones included."""
-        return int(self.words.shape[1])
+    def words(self) -> Words:
+        """The codes as planar words (n_words, slots), in place."""
+        return np.ndarray((len(self.sums) // 16, self.slots), _WORD, self.planes)
 
     @property
     def first_slot(self) -> int:
@@ -78,14 +79,14 @@ class Block(NamedTuple):
 
 def empty(number: int, capacity: int, n_words: int) -> Block:
     """A block without slots."""
-    words = np.empty((n_words, 0), np.uint64)
-    return Block(number, capacity, words, bytes(capacity // 8), plane_sums(words))
+    return Block(number, capacity, 0, b"", bytes(capacity // 8), plane_sums(np.empty((n_words, 0), np.uint64)))
 
 
 def extended(block: Block, words: Words) -> Block:
     """The block with `words` (n_words, n) behind its own, which are verified first."""
     joined = np.concatenate([block.verified().words, words], axis=1)
-    return Block(block.number, block.capacity, joined, block.tombstones, plane_sums(joined))
+    planes = joined.astype(_WORD).tobytes()
+    return block._replace(slots=joined.shape[1], planes=planes, sums=plane_sums(joined))
 
 
 def without(block: Block, slots: NDArray[np.int64]) -> Block:
@@ -99,10 +100,10 @@ def encode(block: Block) -> bytes:
     """The block as one LMDB value."""
     body = block.sums.ljust(_SUMS, b"\0") + block.tombstones
     padding = bytes(_header_size(block.capacity) - _PREFIX.size - len(body))
-    fields = struct.pack("<HHI", VERSION, len(block.words), block.slots)
+    fields = struct.pack("<HHI", VERSION, len(block.sums) // 16, block.slots)
     header = fields + body + padding
     crc = zlib.crc32(header, zlib.crc32(key(block.number)))
-    return b"".join((_MAGIC, struct.pack("<I", crc), header, block.words.astype("<u8").tobytes()))
+    return b"".join((_MAGIC, struct.pack("<I", crc), header, block.planes))
 
 
 def decode(number: int, value: memoryview | bytes, capacity: int, n_words: int) -> Block:
@@ -122,9 +123,9 @@ def decode(number: int, value: memoryview | bytes, capacity: int, n_words: int) 
         raise NewerFormatError(f"block {number} has layout {version}; this hashcli reads up to {VERSION}")
     if planes != n_words or count > capacity or len(view) != size + 8 * planes * count:
         raise _damaged(number, f"{planes} planes of {count} words do not fit its {len(view)} bytes")
-    words: Words = np.ndarray((planes, count), _WORD, view, size)
+    tombstones = bytes(header[_TOMBSTONES : _TOMBSTONES + capacity // 8])
     sums = bytes(header[_PREFIX.size : _PREFIX.size + 16 * planes])
-    return Block(number, capacity, words, bytes(header[_TOMBSTONES : _TOMBSTONES + capacity // 8]), sums)
+    return Block(number, capacity, count, view[size:], tombstones, sums)
 
 
 def _damaged(number: int, why: str) -> DamagedError:

@@ -251,7 +251,7 @@ class Gallery:
         top = TopK(codes.to_words(packed), k, radius)
         with self._read() as tables:
             for block in tables.blocks():
-                block.check(top.block(block.first_slot, block.words, block.live()))
+                block.check(top.block(block.first_slot, block.planes, block.live()))
         return top.result()
 
     @contextmanager

@@ -96,20 +96,22 @@ class TopK:
         self._found: list[NDArray[Any]] = [np.empty(0, _FIND)]
         self._buffers: tuple[NDArray[Any], ...] = (np.empty(0),) * 3
 
-    def block(self, first_slot: int, words: Words, live: NDArray[np.bool_] | None = None) -> bytes:
+    def block(self, first_slot: int, planes: memoryview | bytes, live: NDArray[np.bool_] | None = None) -> bytes:
         """Take in slots first_slot, first_slot + 1, ...: planar words (n_words, n); live (n,) False leaves out.
 
-        Returns `plane_sums(words)`, for the caller to compare. Blocks must come in slot order.
+        Returns `plane_sums` of the words, for the caller to compare. Blocks must come in slot order.
         """
-        n_words, n = words.shape
         if first_slot < self._next_slot:
             raise ValueError(f"slot {first_slot} comes after slot {self._next_slot - 1}")
-        if n_words != len(self._queries):
-            raise ValueError(f"queries of {len(self._queries)} words met a block of {n_words}")
+        n_words = len(self._queries)
+        n, rest = divmod(len(planes), 8 * n_words)
+        if rest:
+            raise ValueError(f"queries of {n_words} words met a block of {len(planes)} bytes")
         self._next_slot = first_slot + n
         if self._kernel != "numpy":
-            sums: bytes = _compiled.block(self._compiled, np.ascontiguousarray(words), first_slot, live)
+            sums: bytes = _compiled.block(self._compiled, planes, first_slot, live)
             return sums
+        words: Words = np.ndarray((n_words, n), "<u8", planes)
         if n:
             self._scan(first_slot, words, live)
         return plane_sums(words)

@@ -153,7 +153,7 @@ class Tables:
         if value is None:
             raise damaged(f"block {number} of the gallery", "it is missing")
         block = blocks.decode(number, value, self._capacity, self._n_words)
-        if block.words.shape[1] != min(total - number * self._capacity, self._capacity):
+        if block.slots != min(total - number * self._capacity, self._capacity):
             raise damaged(f"block {number} of the gallery", f"it has {block.slots} slots")
         return block
 
