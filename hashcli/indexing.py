@@ -241,8 +241,9 @@ class _Run:
 
     def sweep(self, survey: Survey, chosen: Sequence[Target], prune: bool, yes: bool) -> None:
         """Count the photos whose files are gone, and take them out where that was asked for."""
-        if survey.n_settled + sum(self._seen) + self._report.added == self._gallery.count():
-            return  # all were met
+        n_met = survey.n_settled + sum(self._seen) + self._report.added
+        if sweeping.all_met(self._gallery, self.roots, chosen, n_met):
+            return
         total, gone = sweeping.gone(self._gallery, self.roots, chosen, self._seen)
         for where, slots in gone.items():
             self._report.gone += len(slots)

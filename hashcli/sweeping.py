@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 VANISHED = 0.3  # share of a root's photos beyond which pruning them needs a second word
 
 
+def all_met(gallery: Gallery, roots: Roots, targets: Sequence[Target], n_met: int) -> bool:
+    """Whether the photos met are as many as the gallery holds of the targets: then none is gone.
+
+    False where counting them would take as long as looking at each.
+    """
+    if n_met == gallery.count():
+        return True
+    if any(target.path != target.root.path for target in targets):
+        return False  # a part of a root
+    looked_through = [root for root in roots if nearest(targets, os.path.join(root.path, b"*"))]
+    return n_met == sum(1 for root in looked_through for _ in gallery.slots_by_path(root.id))
+
+
 def gone(
     gallery: Gallery, roots: Roots, targets: Sequence[Target], met: Sequence[int]
 ) -> tuple[Counter[bytes], dict[bytes, list[int]]]:

@@ -15,8 +15,10 @@ import pytest
 from hashcli import carrying
 from hashcli.encoder import Encoder
 from hashcli.errors import LockedError, NoLibraryError, UsageError
+from hashcli.identity import IdentityCache
 from hashcli.indexing import IndexReport, index
 from hashcli.library import Library
+from hashcli.photos import PhotoFile
 from hashcli.progress import Silent
 from hashcli.records import DOMAINS
 from hashcli.walking import WalkOptions
@@ -463,3 +465,79 @@ def test_blocks_do_not_matter(library, folder, monkeypatch):
     (folder / "z.png").rename(folder / "a.png")
     assert counts(run(library, folder)) == {"moved": 1, "unchanged": 9}
     assert len(codes(library)) == 14
+
+
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The names of all photos that a run asks the caches about from now on."""
+    asked: list[bytes] = []
+    get = IdentityCache.get
+
+    def noted(self: IdentityCache, files: list[PhotoFile]) -> list[bytes | None]:
+        asked.extend(os.path.basename(file.path) for file in files)
+        return get(self, files)
+
+    monkeypatch.setattr(IdentityCache, "get", noted)
+    return asked
+
+
+def test_photos_of_a_folder_that_is_as_before_are_not_looked_at(library, folder, monkeypatch):
+    for n in range(3):
+        tiny.noise(folder / "sub" / f"s{n}.png", 40 + n)
+    run(library, folder)
+    run(library)
+    asked = looked_at(monkeypatch)
+    assert counts(run(library)) == {"unchanged": 17} and asked == []
+    tiny.noise(folder / "sub/new.png", 60)
+    assert counts(run(library)) == {"added": 1, "n_encoded": 1, "unchanged": 17}
+    assert set(asked) == {b"s0.png", b"s1.png", b"s2.png", b"new.png"}
+    os.utime(folder / "3.png", ns=(1, 1))
+    del asked[:]
+    assert counts(run(library, folder)) == {"unchanged": 14}
+    assert b"3.png" in asked
+    run(library)
+    del asked[:]
+    assert counts(run(library)) == {"unchanged": 18} and asked == []
+
+
+def test_a_folder_as_before_is_looked_at_when_gallery_or_features_are_not(library, folder, monkeypatch):
+    def settle() -> None:
+        run(library)
+        run(library)
+        assert counts(run(library)) == {"unchanged": 14}
+
+    run(library, folder)
+    settle()
+    with library.writing(), library.require().gallery(write=True) as gallery:
+        gallery.remove([gallery.info().slots - 1])
+    assert counts(run(library)) == {"added": 1, "unchanged": 13}
+    settle()
+    shutil.rmtree(library.folder / "features")
+    assert counts(run(library)) == {"unchanged": 14, "n_encoded": 14}
+    settle()
+    assert counts(run(library, folder, domain="src")) == {"changed": 10}
+
+
+def test_what_is_gone_is_counted_beside_folders_as_before(library, folder, tmp_path):
+    run(library, folder)
+    run(library)
+    (folder / "1.png").unlink()
+    for _ in range(3):
+        assert counts(run(library)) == {"gone": 1, "unchanged": 13}
+    assert counts(run(library, tmp_path / "src")) == {"unchanged": 4}
+    assert counts(run(library, prune=True)) == {"gone": 1, "pruned": 1, "unchanged": 13}
+    assert counts(run(library)) == {"unchanged": 13}
+
+
+def test_a_folder_with_problems_is_told_of_each_time(library, folder):
+    (folder / "pipe.png").symlink_to("nowhere.png")
+    for _ in range(3):
+        assert [failure.path for failure in run(library, folder).failed] == [bytes(folder / "pipe.png")]
+
+
+def test_other_filters_find_other_photos_in_a_folder_as_before(library, folder):
+    tiny.noise(folder / ".hidden.png", 5)
+    run(library, folder)
+    run(library)
+    assert run(library).unchanged == 14
+    assert counts(run(library, options=WalkOptions(hidden=True)))["added"] == 1
+    assert run(library, options=WalkOptions(include=("1*",))).unchanged == 1
