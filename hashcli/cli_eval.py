@@ -83,6 +83,8 @@ def evaluate(
     seed: opt.Seed = 0,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
+    hidden: opt.Hidden = False,
+    follow_symlinks: opt.FollowSymlinks = False,
     workers: opt.Workers = None,
     form: opt.TableFormat = None,
     header: opt.Header = False,
@@ -103,7 +105,7 @@ def evaluate(
 
     output.check_report(report)
     talk = output.talk(quiet, verbose)
-    walk = WalkOptions(tuple(include or ()), tuple(exclude or ()))
+    walk = WalkOptions(tuple(include or ()), tuple(exclude or ()), hidden, follow_symlinks)
     if src and tgt and not database:
         _refuse(ctx, MEASURING_ONLY, "--queries and --database")
         options = TrainOptions(

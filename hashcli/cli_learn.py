@@ -28,6 +28,8 @@ def adapt(
     seed: opt.Seed = 0,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
+    hidden: opt.Hidden = False,
+    follow_symlinks: opt.FollowSymlinks = False,
     workers: opt.Workers = None,
     no_index: opt.NoIndex = False,
     replace: opt.Replace = False,
@@ -63,7 +65,7 @@ def adapt(
         force=force,
         hold_out=not no_hold_out,
         restart=restart,
-        walk=WalkOptions(tuple(include or ()), tuple(exclude or ())),
+        walk=WalkOptions(tuple(include or ()), tuple(exclude or ()), hidden, follow_symlinks),
         confirm=output.confirmation(),
     )
     talk = output.talk(quiet, verbose)
@@ -84,6 +86,8 @@ def train(
     seed: opt.Seed = 0,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
+    hidden: opt.Hidden = False,
+    follow_symlinks: opt.FollowSymlinks = False,
     workers: opt.Workers = None,
     no_index: opt.NoIndex = False,
     replace: opt.Replace = False,
@@ -118,7 +122,7 @@ def train(
         force=force,
         hold_out=not no_hold_out,
         restart=restart,
-        walk=WalkOptions(tuple(include or ()), tuple(exclude or ())),
+        walk=WalkOptions(tuple(include or ()), tuple(exclude or ()), hidden, follow_symlinks),
         confirm=output.confirmation(),
     )
     talk = output.talk(quiet, verbose)

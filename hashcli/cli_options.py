@@ -190,6 +190,16 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option("--exclude", metavar="GLOB", help="No photos whose path matches; may be repeated."),
 ]
+Hidden = Annotated[
+    bool, typer.Option("--hidden/--no-hidden", help="Also photos and folders whose names begin with a dot.")
+]
+FollowSymlinks = Annotated[
+    bool,
+    typer.Option(
+        "--follow-symlinks/--no-follow-symlinks",
+        help="Also look into folders that symbolic links lead to; a photo counts once all the same.",
+    ),
+]
 Domain = Annotated[
     Literal["src", "tgt"] | None,
     typer.Option(

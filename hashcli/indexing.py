@@ -83,6 +83,7 @@ def index(
     labels: Path | None = None,
     options: WalkOptions = _DEFAULT,
     workers: int | None = None,
+    device: str = "auto",
     progress: Progress,
 ) -> IndexReport:
     """Bring the gallery up to date with `folders`, or with all known roots.
@@ -119,7 +120,7 @@ def index(
             chosen, report.missing = targets.choose(gallery, folders, domain, by_table=table is not None)
             for path in report.missing:
                 progress.say(f"{escape(path)} is not there now; its photos stay in the library")
-            run = _Run(library, gallery, hasher, backbone, report, workers, progress)
+            run = _Run(library, gallery, hasher, backbone, report, workers, device, progress)
             survey = Survey(library, generation, run.roots, chosen, options, before, look_closely=table is not None)
             run.update(survey, chosen, table)
             run.sweep(survey, chosen, prune, yes)
@@ -141,10 +142,12 @@ class _Run:
         backbone: ExportedBackbone,
         report: IndexReport,
         workers: int | None,
+        device: str,
         progress: Progress,
     ) -> None:
         self._library, self._gallery, self._backbone = library, gallery, backbone
-        self._report, self._workers, self._progress = report, workers, progress
+        self._report, self._progress = report, progress
+        self._workers, self._device = workers, device
         self._codes = Codes(library, hasher)
         self.roots = Roots(gallery)
         self._seen = bytearray(gallery.info().slots)  # slots accounted for; later ones are this run's own
@@ -192,7 +195,9 @@ class _Run:
     def _store(self, candidates: Sequence[_Candidate], progress: Progress) -> int:
         """Bring the gallery up to date with these photos -> how many had to be opened: reading them is the progress."""
         files = [candidate.file for candidate in candidates]
-        read = extract(files, self._backbone, self._library, workers=self._workers, progress=progress)
+        read = extract(
+            files, self._backbone, self._library, workers=self._workers, device=self._device, progress=progress
+        )
         self._report.failed += read.failures
         self._report.n_encoded += read.n_encoded
         kept: list[tuple[int, Record]] = []

@@ -56,7 +56,7 @@ def read_part(
     Raises UsageError when not one photo could be read.
     """
     extracted: Extracted = extract(collection.files, backbone, library, workers=workers, progress=progress)
-    problems = [PhotoFailure(problem.path, problem.reason) for problem in collection.problems]
+    problems = [PhotoFailure(problem.path, problem.reason, problem.extra) for problem in collection.problems]
     failures = [*problems, *extracted.failures]
     good = [i for i, row in enumerate(extracted.rows) if row >= 0]
     if not good:
