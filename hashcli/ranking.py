@@ -6,8 +6,10 @@ to few per class and ties are the rule; then path bytes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +46,11 @@ class Match:
     label: str | None
     domain: Domain
     confidence: float | None = None
+
+    @property
+    def file(self) -> Path:
+        """`path` as Python's own libraries take it."""
+        return Path(os.fsdecode(self.path))
 
 
 def in_order(

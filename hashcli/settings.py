@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import math
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -86,9 +86,14 @@ def parse(cls: type[S], assignments: Iterable[str], owner: str) -> S:
     return cls(**values)
 
 
+def words(values: Mapping[str, Value]) -> tuple[str, ...]:
+    """Settings by name as the command-line words `name=value`."""
+    return tuple(f"{name}={_text(value)}" for name, value in values.items())
+
+
 def from_record(cls: type[S], record: dict[str, Any], owner: str) -> S:
     """Make `cls` from what `record()` wrote, checked like the command line's words."""
-    return parse(cls, [f"{name}={_text(value)}" for name, value in record.items()], owner)
+    return parse(cls, words(record), owner)
 
 
 def record(settings: Any) -> dict[str, Value]:
