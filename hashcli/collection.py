@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hashcli.errors import UsageError
 from hashcli.photos import PhotoFile, escape
-from hashcli.walking import Problem, WalkOptions, walk
+from hashcli.walking import NothingReadError, Problem, WalkOptions, walk
 
 Labels = tuple[str, ...]
 
@@ -63,7 +63,7 @@ def check_apart(one: bytes, other: bytes, options: str) -> None:
 def collect(folder: Path, option: str, options: WalkOptions) -> Collection:
     """Walk a folder for photos, without opening any; one that links lead to as well counts once.
 
-    Raises UsageError when it is no folder or holds none.
+    Raises UsageError when it is no folder, NothingReadError when it holds none.
     """
     root = real_folder(folder, option)
     found = walk(root, options)
@@ -72,10 +72,9 @@ def collect(folder: Path, option: str, options: WalkOptions) -> Collection:
     if not files:
         filtered = " that --include and --exclude let through" if options.include or options.exclude else ""
         seen = f"; {len(problems)} files could not be used, the first: {problems[0].reason}" if problems else ""
-        raise UsageError(
-            f"{option}: no photos{filtered} in {_shown(folder)}{seen}",
-            "JPEG, PNG, WebP, TIFF... are looked for, subfolders included",
-        )
+        extra = next((problem.extra for problem in problems if problem.extra), None)
+        hint = f"pip install 'hashcli[{extra}]'" if extra else "JPEG, PNG, WebP, TIFF... are looked for, subfolders too"
+        raise NothingReadError(f"{option}: no photos{filtered} in {_shown(folder)}{seen}", hint, problems)
     files = _counted_once(files)
     return Collection(root, files, problems, [() for _ in files])
 

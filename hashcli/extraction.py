@@ -21,6 +21,7 @@ from hashcli.features import FeatureCache
 from hashcli.identity import IdentityCache
 from hashcli.photos import DECODE_RULE, DIGEST_SIZE, PhotoFile
 from hashcli.progress import Progress, Silent
+from hashcli.walking import Problem
 
 if TYPE_CHECKING:
     from hashcli.backbones import ExportedBackbone, Spec
@@ -30,16 +31,7 @@ IN_FLIGHT = 2  # batches that are being encoded or wait for it; what an interrup
 READ_BATCH = 1024  # of photos that were only read
 
 
-@dataclass(frozen=True)
-class PhotoFailure:
-    """A photo that could not be used: its full path, and why.
-
-    extra   what of hashcli to install so that it can be; such photos are skipped rather than failed
-    """
-
-    path: bytes
-    reason: str
-    extra: str | None = None
+PhotoFailure = Problem  # of a photo that was met and could not be read
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ class _Run:
         for block in blocks(survey.links_elsewhere()):
             candidates += self._changes(block, table)
         self._report.unchanged += survey.n_settled
-        self._report.failed += [PhotoFailure(found.path, found.reason, found.extra) for found in survey.problems]
+        self._report.failed += survey.problems
         if table and chosen:
             table.check_fits(" or ".join(escape(target.path) for target in chosen))
         if candidates:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashcli.collection import Collection, Labels
-from hashcli.errors import UsageError
 from hashcli.extraction import Extracted, PhotoFailure, extract
 from hashcli.photos import PhotoFile, escape
 from hashcli.progress import Progress
+from hashcli.walking import NothingReadError
 
 if TYPE_CHECKING:
     from hashcli.backbones import ExportedBackbone
@@ -53,15 +53,15 @@ def read_part(
 ) -> Part:
     """Features of every readable photo of a collection, from the library's cache where it has them.
 
-    Raises UsageError when not one photo could be read.
+    Raises NothingReadError when not one photo could be read.
     """
     extracted: Extracted = extract(collection.files, backbone, library, workers=workers, progress=progress)
-    problems = [PhotoFailure(problem.path, problem.reason, problem.extra) for problem in collection.problems]
-    failures = [*problems, *extracted.failures]
+    failures = [*collection.problems, *extracted.failures]
     good = [i for i, row in enumerate(extracted.rows) if row >= 0]
     if not good:
         first = f"; the first: {escape(failures[0].path)}: {failures[0].reason}" if failures else ""
-        raise UsageError(f"none of the {len(collection.files)} photos in {escape(collection.root)} can be read{first}")
+        what = f"none of the {len(collection.files)} photos in {escape(collection.root)} can be read{first}"
+        raise NothingReadError(what, "--report FILE.jsonl lists them all", failures)
     digests = [extracted.digests[i] for i in good]
     with library.features(backbone.spec) as cache:
         features = cache.take(extracted.rows[good])

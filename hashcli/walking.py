@@ -9,11 +9,12 @@ import os
 import re
 import stat
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from operator import attrgetter
 
+from hashcli.errors import UsageError
 from hashcli.photos import PhotoError, PhotoFile, described, open_plain, why
 
 EXTENSIONS = frozenset(
@@ -41,6 +42,14 @@ class Problem:
     path: bytes
     reason: str
     extra: str | None = None
+
+
+class NothingReadError(UsageError):
+    """Not one photo can be used; `problems` says why of each."""
+
+    def __init__(self, message: str, hint: str | None, problems: Sequence[Problem]) -> None:
+        super().__init__(message, hint)
+        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)
