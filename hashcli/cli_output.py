@@ -113,13 +113,30 @@ def show(
 
 def check_report(file: Path | None) -> None:
     """Raises UsageError when --report names a place that cannot be written: better now than after the work."""
+    check_writable(file, "--report", "failed.jsonl")
+
+
+def check_writable(file: Path | None, option: str, example: str) -> None:
+    """Raises UsageError when the option names a file that cannot be written."""
     if file is None:
         return
     if file.is_dir() or not file.parent.is_dir():
         problem = "is a folder" if file.is_dir() else "is in a folder that does not exist"
-        raise UsageError(f"--report: {shown(file)} {problem}", "name a file to write, such as --report failed.jsonl")
+        raise UsageError(f"{option}: {shown(file)} {problem}", f"name a file to write, such as {option} {example}")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise UsageError(f"--report: {shown(file)} may not be written", "name another file")
+        raise UsageError(f"{option}: {shown(file)} may not be written", "name another file")
+
+
+@contextmanager
+def reporting(report: Path | None) -> Iterator[None]:
+    """Write the report also when the work inside ends because not one photo could be used."""
+    from hashcli.walking import NothingReadError
+
+    try:
+        yield
+    except NothingReadError as error:
+        _write_report(error.problems, report)
+        raise
 
 
 def finish(failures: Sequence[PhotoFailure], report: Path | None, talk: Talk) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from hashcli import cli_options as opt
 from hashcli import cli_output as output
+from hashcli import cli_pictures as pictures
 from hashcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -134,6 +135,9 @@ def query(
             "--min-confidence", min=0, max=1, metavar="P", help="Only photos that match with at least this probability."
         ),
     ] = None,
+    html: pictures.Html = None,
+    open_: pictures.Open = False,
+    preview: pictures.Preview = False,
     domain: opt.Domain = None,
     form: opt.Format = None,
     null: opt.Null = False,
@@ -150,6 +154,7 @@ def query(
     same class; how probable it is at which distance was learned from labeled photos that were held out of training.
     """
     from hashcli import search
+    from hashcli.result_page import Asked
 
     output.check_report(report)
     words = photos or []
@@ -169,14 +174,17 @@ def query(
     if unique and not rerank:
         raise UsageError("--unique compares photos by look, which --rerank 0 turns off", "leave out one of the two")
     talk = output.talk(quiet, verbose)
+    shown = pictures.Pictures(html, open_, preview, workers)
+    shown.check()
     if text is not None:
         matches = _described(text, output.opened(library), top, radius, rerank, talk)
-        show_results(
-            [search.QueryResult(os.fsencode(text), matches)], form or ("paths" if null else None), header, null
-        )
+        pages = [Asked(asked, matches, is_photo=False)]
+        shown.show(pages, output.opened(library), talk)
+        show_results([search.QueryResult(asked, matches)], form or ("paths" if null else None), header, null)
         return
     paths = list(_paths(words, null))
     if captions:
+        shown.refuse("--captions")
         from hashcli.caption_search import nearest_captions
 
         said = nearest_captions(
@@ -208,6 +216,8 @@ def query(
         progress=talk,
     )
     _check_only_one(results, words)
+    pages = [Asked(result.path, result.matches, result.error) for result in results]
+    shown.show(pages, output.opened(library), talk)
     sure = confidence or min_confidence is not None
     show_results(results, form or ("paths" if null else None), header, null, confidence=sure)
     if folded := sum(result.folded for result in results):

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image, ImageCms
 
-Fit = Literal["squash", "crop"]
+Fit = Literal["squash", "crop", "inside"]
 Data = bytes | mmap
 
 # Goes into the feature cache's key. Change it whenever the same file may give other pixels.
 DECODE_RULE = "pillow: draft 2x, orient, bicubic, white, srgb; 1"
 MAX_PIXELS = 250_000_000
+MAT = (1, 254, 3)  # the color around a picture that was put "inside" a square; hardly a photo has it at its edges
 
 # JPEG includes MPO. No EPS (runs Ghostscript), no formats that only pass for images now and then.
 _COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM")
@@ -64,8 +65,9 @@ def decode(data: Data, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) -> NDA
 
     JPEGs are scaled down in the DCT domain as far as both sides stay at least 2 * size. The Exif orientation is
     applied, then `fit`: "squash" resizes to the square, "crop" takes the central square; both bicubic with
-    antialiasing. Transparency is laid on white, an embedded color profile converted to sRGB. Of animations and
-    multi-page files the first picture is taken.
+    antialiasing; "inside", for thumbnails, puts the whole picture in the middle of the square, on MAT. Transparency
+    is laid on white, an embedded color profile converted to sRGB. Of animations and multi-page files the first
+    picture is taken.
     """
     import numpy as np
 
@@ -76,8 +78,8 @@ def decode_image(data: Data, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) 
     """As `decode`, as a Pillow image of mode RGB, without the help of numpy."""
     from PIL import Image
 
-    if fit not in ("squash", "crop"):
-        raise ValueError(f"fit is squash or crop, got {fit!r}")
+    if fit not in ("squash", "crop", "inside"):
+        raise ValueError(f"fit is squash, crop or inside, got {fit!r}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -92,10 +94,12 @@ def decode_image(data: Data, size: int, fit: Fit, max_pixels: int = MAX_PIXELS) 
             profile = image.info.get("icc_profile")
             white = _white(image)
             image = _plain_mode(_upright(image))
-            image = image.resize((size, size), Image.Resampling.BICUBIC, box=_box(image.size, fit))
+            scaled = _scaled(image.size, size) if fit == "inside" else (size, size)
+            image = image.resize(scaled, Image.Resampling.BICUBIC, box=_box(image.size, fit))
             if white is not None:
                 image = image.point(lambda value: value * (255 / white) + 0.5).convert("L")
-            return _to_srgb(_on_white(image), profile)
+            image = _to_srgb(_on_white(image), profile)
+            return _on_mat(image, size) if fit == "inside" else image
         except MemoryError:
             raise PhotoError("needs too much memory to decode") from None
         except PARSER_ERRORS as error:
@@ -181,11 +185,26 @@ def _plain_mode(image: Image.Image) -> Image.Image:
 def _box(size: tuple[int, int], fit: Fit) -> tuple[float, float, float, float]:
     """The part of the picture that fills the square. Cropping first keeps a 1 x 20000 strip from growing."""
     width, height = size
-    if fit == "squash":
+    if fit != "crop":
         return 0, 0, width, height
     side = min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
+
+
+def _scaled(shape: tuple[int, int], size: int) -> tuple[int, int]:
+    """Width and height of the whole picture in the square."""
+    width, height = shape
+    longer = max(width, height)
+    return max(1, round(width * size / longer)), max(1, round(height * size / longer))
+
+
+def _on_mat(image: Image.Image, size: int) -> Image.Image:
+    from PIL import Image
+
+    mat = Image.new("RGB", (size, size), MAT)
+    mat.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return mat
 
 
 def _on_white(image: Image.Image) -> Image.Image:

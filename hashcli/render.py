@@ -1,4 +1,4 @@
-"""What people see on a terminal: tables and progress bars. The only importer of rich."""
+"""What people see on a terminal: tables and progress bars. With `preview`, the only importer of rich."""
 
 from __future__ import annotations
 
