@@ -6,7 +6,9 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,10 +145,15 @@ def finish(failures: Sequence[PhotoFailure], report: Path | None, talk: Talk) ->
     """Write the report asked for. Raises typer.Exit with code 3 when some photos failed."""
     from hashcli.formats import photo_failure, text
 
-    if report is not None:
-        lines = [json.dumps(photo_failure(failure.path, failure.reason)) + "\n" for failure in failures]
-        report.write_text("".join(lines), encoding="ascii")
-    if not failures:
+    Photos that only an extra can read were skipped, and did not fail; a line for each kind says what to install.
+    """
+    from hashcli.formats import text
+
+    _write_report(failures, report)
+    for extra, number in Counter(failure.extra for failure in failures if failure.extra).items():
+        talk.say(f"{number:,} {extra.upper()} photos skipped; to read them: pip install 'hashcli[{extra}]'")
+    failed = [failure for failure in failures if not failure.extra]
+    if not failed:
         return
     where = f"{shown(report)} lists them" if report else "--report FILE.jsonl lists them"
     first = f"{text(failures[0].path)}: {text(failures[0].reason)}"

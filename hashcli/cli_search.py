@@ -177,6 +177,7 @@ def query(
     shown = pictures.Pictures(html, open_, preview, workers)
     shown.check()
     if text is not None:
+        asked = os.fsencode(text)
         matches = _described(text, output.opened(library), top, radius, rerank, talk)
         pages = [Asked(asked, matches, is_photo=False)]
         shown.show(pages, output.opened(library), talk)
