@@ -142,8 +142,7 @@ def reporting(report: Path | None) -> Iterator[None]:
 
 
 def finish(failures: Sequence[PhotoFailure], report: Path | None, talk: Talk) -> None:
-    """Write the report asked for. Raises typer.Exit with code 3 when some photos failed."""
-    from hashcli.formats import photo_failure, text
+    """Write the report asked for. Raises typer.Exit with code 3 when some photos failed.
 
     Photos that only an extra can read were skipped, and did not fail; a line for each kind says what to install.
     """
@@ -156,6 +155,14 @@ def finish(failures: Sequence[PhotoFailure], report: Path | None, talk: Talk) ->
     if not failed:
         return
     where = f"{shown(report)} lists them" if report else "--report FILE.jsonl lists them"
-    first = f"{text(failures[0].path)}: {text(failures[0].reason)}"
-    talk.say(f"{len(failures):,} failed, the first: {first}; {where}")
+    first = f"{text(failed[0].path)}: {text(failed[0].reason)}"
+    talk.say(f"{len(failed):,} failed, the first: {first}; {where}")
     raise typer.Exit(3)
+
+
+def _write_report(failures: Sequence[PhotoFailure], report: Path | None) -> None:
+    from hashcli.formats import photo_failure
+
+    if report is not None:
+        lines = [json.dumps(photo_failure(failure.path, failure.reason)) + "\n" for failure in failures]
+        report.write_text("".join(lines), encoding="ascii")
