@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 COVERAGE := --cov --cov-report=term
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench build clean
+.PHONY: help setup demo test test-all check bench quality build clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -57,6 +57,10 @@ check: setup ## style, types, import layers
 
 bench: setup ## run the benchmarks; results go to benchmarks/results
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+quality: setup ## measure how good codes are, what is missing; DATA=DIR adds the tasks whose data lies there
+	$(BIN)/python benchmarks/quality.py $(if $(DATA),--data "$(DATA)") --group main
+	$(BIN)/python benchmarks/quality.py --table
 
 build: setup ## make the wheel in dist/
 	@echo "== wheel"

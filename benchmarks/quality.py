@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 import platformdirs
+import report
 import tables
 import variants
 from measuring import one_run
@@ -122,7 +123,7 @@ def main(words: list[str] | None = None) -> int:
     options = parser.parse_args(words)
     try:
         if options.table:
-            tables.write(options.results, HERE.parent / "README.md")
+            report.write(options.results, HERE.parent / "README.md")
             return 0
         return _measure(options, Talk())
     except HashcliError as error:

@@ -1,17 +1,15 @@
-"""Markdown tables of results; the README's and results/quality.md are written here and nowhere else."""
+"""Tables of results: cells are percent, mean ± standard deviation over the seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from runs import Results, Run, read_all
-from tasks import TASKS
-from variants import GROUPS, Variant, group
+from runs import Results, Run
+from variants import ORACLE, Variant
 
-BEGIN, END = "<!-- quality:begin -->", "<!-- quality:end -->"
-README_BITS = 64
+Scores = dict[int, float]  # percent by seed
+
 COLUMNS = (
     ("cross mAP", "cross-domain", "map"),
     ("single mAP", "single-domain", "map"),
@@ -19,120 +17,136 @@ COLUMNS = (
     ("mAP radius 2", "cross-domain", "map_radius_2"),
     ("empty balls", "cross-domain", "share_of_empty_balls"),
 )
-LEGEND = """\
-In percent, mean ± standard deviation over the seeds. For each seed a tenth of the target photos, drawn by the seed,
-are the queries; the other target photos train, without their labels. *cross* ranks the source photos, *single* the
-other target photos; precision@100, mean average precision in the ball of radius 2 and the share of queries whose ball
-is empty are cross-domain. Ties of distance count by expectation. *gain* is the mean of the differences in cross mAP,
-seed by seed, to the better source-only. `oracle` is source-only that was told the target's labels as well: a bound,
-not a method. *trusted* is the share of the target that the method selected in its last epoch."""
-README_INTRO = """\
-Codes of {bits} bits on frozen features of the default backbone, every method on the same photos. The demo's can be
-measured anywhere:
-
-    python benchmarks/quality.py
-    python benchmarks/quality.py --table
-"""
-OTHERS = """
-The other tasks need data that is not part of this project (`python benchmarks/quality.py --data DIR`); what each was
-measured on is recorded by digest in [benchmarks/results](benchmarks/results/quality).
-"""
+BALLS = (
+    ("cross mAP", "cross-domain", "map"),
+    ("cross, radius 2", "cross-domain", "map_radius_2"),
+    ("empty", "cross-domain", "share_of_empty_balls"),
+    ("single mAP", "single-domain", "map"),
+    ("single, radius 2", "single-domain", "map_radius_2"),
+    ("empty", "single-domain", "share_of_empty_balls"),
+)
 
 
-def task_table(results: Results, chosen: Sequence[Variant], bits: Iterable[int]) -> str:
+def scores(runs: Mapping[int, Run], protocol: str = "cross-domain", name: str = "map") -> Scores:
+    """One measure of some runs, in percent."""
+    return {seed: 100 * run.measures[protocol][name] for seed, run in runs.items()}
+
+
+def mean_of(tasks: Sequence[Scores]) -> Scores:
+    """For each seed that all tasks have, the mean over the tasks; empty when a task has none."""
+    shared = set.intersection(*(set(task) for task in tasks)) if tasks else set()
+    return {seed: float(np.mean([task[seed] for task in tasks])) for seed in sorted(shared)}
+
+
+def less(first: Scores, second: Scores) -> Scores:
+    """Differences, seed by seed."""
+    return {seed: value - second[seed] for seed, value in first.items() if seed in second}
+
+
+def better_source_only(results: Results, n_bits: int) -> Scores:
+    """Cross-domain mAP of source-only, centered or not: of the one whose mean is larger."""
+    forms = (Variant("source-only"), Variant("source-only", ("centering=none",)))
+    return max((scores(results.of(form, n_bits)) for form in forms), key=_mean)
+
+
+def task_table(
+    results: Results, chosen: Sequence[Variant], bits: Iterable[int], columns: Iterable[tuple[str, str, str]] = COLUMNS
+) -> str:
     """One line per variant and code length that has runs with today's settings; empty when there is none."""
+    columns = tuple(columns)
     lines = []
     for n_bits in bits:
-        rows = {variant: runs for variant in chosen if (runs := results.of(variant, n_bits))}
-        base = _better_source_only(rows)
-        for variant, runs in rows.items():
-            cells = [_cell([run.measures[protocol][name] for run in runs.values()]) for _, protocol, name in COLUMNS]
-            gain = "" if variant.method == "source-only" else _gain(runs, base)
-            lines.append([variant.title or f"`{variant}`", str(n_bits), *cells, gain, _trusted(runs), str(len(runs))])
+        base = better_source_only(results, n_bits)
+        for variant in chosen:
+            if not (runs := results.of(variant, n_bits)):
+                continue
+            cells = [cell(scores(runs, protocol, name)) for _, protocol, name in columns]
+            gain = "" if variant.method == "source-only" else cell(less(scores(runs), base), "+")
+            lines.append([label(variant), str(n_bits), *cells, gain, cell(_trusted(runs)), str(len(runs))])
+    return markdown(["method", "bits", *(title for title, _, _ in columns), "gain", "trusted", "seeds"], lines)
+
+
+def overview(found: Mapping[str, Results], groups: Mapping[str, Mapping[str, str]], chosen: Sequence[Variant]) -> str:
+    """Methods x tasks at 64 bits, with the mean of each group and of all; `groups`: by title, titles of tasks by name.
+
+    Last columns: single-domain mAP, gain over the better source-only, and the share of its distance from the oracle
+    that this gain is, all of them over all tasks.
+    """
+    names = [name for group in groups.values() for name in group]
+    head = ["method", *(title for group in groups.values() for title in group.values())]
+    head += [*(f"**{title}**" for title in groups), "**all**", "single, all", "gain", "of the gap"]
+    base = mean_of([better_source_only(found[name], 64) for name in names])
+    bound = less(mean_of([scores(found[name].of(Variant(ORACLE), 64)) for name in names]), base)
+    lines = []
+    for variant in chosen:
+        runs = {name: found[name].of(variant, 64) for name in names}
+        cross = {name: scores(those) for name, those in runs.items()}
+        overall = mean_of(list(cross.values()))
+        gain = {} if variant.method == "source-only" else less(overall, base)
+        share = f"{100 * _mean(gain) / _mean(bound):.0f}" if gain and bound and variant.method != ORACLE else ""
+        lines.append(
+            [
+                label(variant),
+                *(cell(cross[name]) for name in names),
+                *(cell(mean_of([cross[name] for name in group])) for group in groups.values()),
+                cell(overall),
+                cell(mean_of([scores(those, "single-domain") for those in runs.values()])),
+                cell(gain, "+"),
+                share,
+            ]
+        )
+    return markdown(head, [line for line in lines if any(line[1:])])
+
+
+def lengths_table(results: Results, chosen: Sequence[Variant], bits: Sequence[int], protocol: str) -> str:
+    """Methods x code lengths: mean average precision."""
+    lines = [[label(v), *(cell(scores(results.of(v, n_bits), protocol)) for n_bits in bits)] for v in chosen]
+    return markdown(["method", *map(str, bits)], [line for line in lines if any(line[1:])])
+
+
+def compared(found: Mapping[str, Results], titles: Mapping[str, str], chosen: Sequence[Variant], base: Variant) -> str:
+    """Variants x tasks at 64 bits, their mean, and the difference of each from `base` in the seeds they share."""
+
+    def cross(variant: Variant) -> list[Scores]:
+        return [scores(found[name].of(variant, 64)) for name in titles]
+
+    reference = mean_of(cross(base))
+    lines = []
+    for variant in chosen:
+        overall = mean_of(cross(variant))
+        single = mean_of([scores(found[name].of(variant, 64), "single-domain") for name in titles])
+        difference = {} if variant.settings() == base.settings() else less(overall, reference)
+        line = [label(variant), *map(cell, cross(variant)), cell(overall) if len(titles) > 1 else ""]
+        lines.append([*line, cell(single), cell(difference, "+"), str(len(overall) or "")])
+    head = ["", *titles.values(), "mean", "single", f"against {label(base)}", "seeds"]
+    return markdown(head, [line for line in lines if any(line[1:])])
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table without the columns that are empty in all lines; empty without lines."""
     if not lines:
         return ""
-    head = ["method", "bits", *(title for title, _, _ in COLUMNS), "gain", "trusted", "seeds"]
-    if not any(line[-2] for line in lines):
-        head, *lines = [[*line[:-2], line[-1]] for line in (head, *lines)]
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+    kept = [k for k in range(len(head)) if k == 0 or any(line[k] for line in lines)]
+    rows = [[row[k] for k in kept] for row in (head, ["---", *["---:"] * (len(head) - 1)], *lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def readme_block(found: dict[str, Results]) -> str:
-    """What stands between the markers in the README: the main methods on all tasks."""
-    parts = [README_INTRO.format(bits=README_BITS), LEGEND]
-    told = False
-    for name in TASKS:
-        table = task_table(found[name], group("main"), [README_BITS]) if name in found else ""
-        if not table:
-            continue
-        if name != "demo" and not told:
-            parts.append(OTHERS.rstrip())
-            told = True
-        parts.append(f"\n**{_title(found[name])}**\n\n{table}")
-    return "\n".join(parts) + "\n"
+def label(variant: Variant) -> str:
+    """What tables call a variant."""
+    return variant.title or f"`{variant}`"
 
 
-def document(found: dict[str, Results]) -> str:
-    """results/quality.md: all groups at all code lengths that were measured."""
-    parts = [
-        "# Quality\n",
-        "Written by `python benchmarks/quality.py --table` from the JSON files in `quality/`.\n",
-        LEGEND,
-    ]
-    for title in GROUPS:
-        for name in TASKS:
-            if name not in found:
-                continue
-            bits = sorted({run.bits for run in found[name].runs})
-            measured = [v for v in group(title) if any(found[name].of(v, n_bits) for n_bits in bits)]
-            if len(measured) > 1:  # one line alone compares nothing
-                table = task_table(found[name], measured, bits)
-                parts.append(f"\n## {title}: {_title(found[name])}\n\n{table}")
-    return "\n".join(parts) + "\n"
+def cell(values: Scores, sign: str = "") -> str:
+    """Mean ± standard deviation; the mean alone of one seed, nothing of none."""
+    if not values:
+        return ""
+    spread = f" ± {np.std(list(values.values()), ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{_mean(values):{sign}.1f}{spread}"
 
 
-def replaced(readme: str, block: str) -> str:
-    """The README with `block` between its markers. Raises ValueError where they are not."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"no {BEGIN} ... {END} to write between")
-    return f"{before}{BEGIN}\n{block}{END}{after}"
+def _mean(values: Scores) -> float:
+    return float(np.mean(list(values.values()))) if values else 0.0
 
 
-def write(folder: Path, readme: Path) -> None:
-    """Write both documents from the results in `folder`."""
-    found = read_all(folder)
-    folder.with_suffix(".md").write_text(document(found), encoding="utf-8")
-    readme.write_text(replaced(readme.read_text(encoding="utf-8"), readme_block(found)), encoding="utf-8")
-
-
-def _title(results: Results) -> str:
-    source, target = (results.inputs[domain]["photos"] for domain in ("source", "target"))
-    return f"{TASKS[results.task].title} ({source:,} → {target:,} photos, {results.inputs['classes']} classes)"
-
-
-def _cell(values: Sequence[float], sign: str = "") -> str:
-    percent = 100 * np.array(values)
-    spread = f" ± {percent.std(ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{percent.mean():{sign}.1f}{spread}"
-
-
-def _cross(runs: dict[int, Run]) -> dict[int, float]:
-    return {seed: run.measures["cross-domain"]["map"] for seed, run in runs.items()}
-
-
-def _better_source_only(rows: dict[Variant, dict[int, Run]]) -> dict[int, float]:
-    known = [_cross(runs) for variant, runs in rows.items() if variant.method == "source-only"]
-    return max(known, key=lambda maps: float(np.mean(list(maps.values()))), default={})
-
-
-def _gain(runs: dict[int, Run], base: dict[int, float]) -> str:
-    pairs = [value - base[seed] for seed, value in _cross(runs).items() if seed in base]
-    return _cell(pairs, "+") if pairs else ""
-
-
-def _trusted(runs: dict[int, Run]) -> str:
-    shares = [run.selection["selected"] / run.selection["targets"] for run in runs.values() if run.selection]
-    return _cell(shares) if shares else ""
+def _trusted(runs: Mapping[int, Run]) -> Scores:
+    return {s: 100 * r.selection["selected"] / r.selection["targets"] for s, r in runs.items() if r.selection}

@@ -34,16 +34,17 @@ class Variant:
 
     def code(self) -> str:
         """A digest of the file that the method is written in."""
-        return hashlib.blake2b(Path(inspect.getfile(_method(self))).read_bytes(), digest_size=8).hexdigest()
+        return hashlib.blake2b(Path(inspect.getfile(_method(self.method))).read_bytes(), digest_size=8).hexdigest()
 
 
-def _method(variant: Variant) -> type[HashMethod]:
-    return registry.load("source-only" if variant.method == ORACLE else variant.method)
+@cache
+def _method(name: str) -> type[HashMethod]:
+    return registry.load("source-only" if name == ORACLE else name)
 
 
 @cache
 def _settings(variant: Variant) -> dict[str, Any]:
-    return settings.record(settings.parse(_method(variant).Settings, variant.words, variant.method))
+    return settings.record(settings.parse(_method(variant.method).Settings, variant.words, variant.method))
 
 
 def parse(text: str) -> list[Variant]:
@@ -131,10 +132,13 @@ GROUPS = {
         _couple("consistency (Eq. 16)", consistency=1),
     ],
     # filled, so that alpha is what limits the selection
-    "sweep-alpha": _sweep("alpha", 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, capacity="fill"),
-    "sweep-walk_length": _sweep("walk_length", 1, 2, 3, 4, 5, 6),
+    "sweep-alpha": _sweep("alpha", 0.2, 0.4, 0.6, 0.8, 1, capacity="fill"),
+    "sweep-rho": _sweep("rho", 0.1, 0.3, 0.5, 0.8, capacity="rho"),
+    "sweep-walk_length": _sweep("walk_length", 1, 2, 3, 5),
     "sweep-neighbors": _sweep("neighbors", 3, 5, 10, 20),
-    "sweep-rho": _sweep("rho", 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95),
+    "sweep-target_weight": _sweep("target_weight", 0, 0.3, 1, 3),
+    "sweep-manifold_mixup": _sweep("manifold_mixup", 0, 0.3, 1, 3),
+    "sweep-least_mix": _sweep("least_mix", 0, 0.3, 0.5, 0.7),
     # six tries for each method that learns
     "tune-source-only": _tries(
         *("source-only", "label_codes scale margin quantization"),

@@ -24,6 +24,7 @@ sys.path.insert(0, str(REPOSITORY / "benchmarks"))  # where its scripts find eac
 import demo_data
 import measuring
 import quality
+import report
 import runs
 import tables
 import tasks
@@ -75,13 +76,14 @@ def results_of(words: list[str]) -> runs.Results:
 
 def test_the_readme_holds_what_the_committed_results_say():
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    block = tables.readme_block(runs.read_all(RESULTS))
-    assert tables.replaced(readme, block) == readme, "run: python benchmarks/quality.py --table"
+    block = report.readme_block(runs.read_all(RESULTS))
+    assert report.replaced(readme, block) == readme, "run: python benchmarks/quality.py --table"
 
 
 def test_the_document_holds_what_the_committed_results_say():
     written = RESULTS.with_suffix(".md").read_text(encoding="utf-8")
-    assert written == tables.document(runs.read_all(RESULTS)), "run: python benchmarks/quality.py --table"
+    found, tuning = (runs.read_all(RESULTS.with_name(name)) for name in ("quality", "tuning"))
+    assert written == report.document(found, tuning), "run: python benchmarks/quality.py --table"
 
 
 def test_committed_results_are_of_tasks_that_exist_and_all_measured_alike():
@@ -255,30 +257,73 @@ def test_matlab_pixels_become_photos_in_folders_by_digit(tmp_path):
     assert rows[0] > 200 and rows[14:].max() == 0
 
 
-def test_tables_give_mean_deviation_and_paired_gain():
-    def run(method, words, seed, cross):
-        measures = {
-            protocol: {"map": value, "precision_at_k": 0.5, "map_radius_2": 0.25, "share_of_empty_balls": 0.125}
-            for protocol, value in (("cross-domain", cross), ("single-domain", 0.3))
-        }
-        known = variants.Variant(method, words).settings()
-        return runs.Run(method, list(words), 64, seed, measures, 1.0, known, {})
+def run(method, words, seed, cross, single=0.3):
+    """A run at 64 bits with today's settings."""
+    measures = {
+        protocol: {"map": value, "precision_at_k": 0.5, "map_radius_2": 0.25, "share_of_empty_balls": 0.125}
+        for protocol, value in (("cross-domain", cross), ("single-domain", single))
+    }
+    known = variants.Variant(method, words).settings()
+    return runs.Run(method, list(words), 64, seed, measures, 1.0, known, {})
 
-    uncentered = ("centering=none",)
-    results = runs.Results(
-        "demo",
-        {"source": {"photos": 1500}, "target": {"photos": 1797}, "classes": 10},
-        [
-            *(run("source-only", (), seed, cross) for seed, cross in enumerate((0.40, 0.50))),
-            *(run("source-only", uncentered, seed, cross) for seed, cross in enumerate((0.41, 0.42))),
-            *(run("couple", (), seed, cross) for seed, cross in enumerate((0.50, 0.62))),
-        ],
-    )
+
+def measured(name: str, **cross: tuple[float, ...]) -> runs.Results:
+    """Results of a task: cross-domain mAP by method, seeds from 0; `uncentered` is source-only without centering."""
+    inputs = {"source": {"photos": 1500}, "target": {"photos": 1797}, "classes": 10}
+    words = {"uncentered": ("centering=none",)}
+    methods = {"uncentered": "source-only", "source_only": "source-only"}
+    made = [
+        run(methods.get(method, method), words.get(method, ()), seed, value)
+        for method, values in cross.items()
+        for seed, value in enumerate(values)
+    ]
+    return runs.Results(name, inputs, made)
+
+
+def test_tables_give_mean_deviation_and_paired_gain():
+    results = measured("demo", source_only=(0.40, 0.50), uncentered=(0.41, 0.42), couple=(0.50, 0.62))
     lines = tables.task_table(results, variants.group("main"), [64]).splitlines()
     assert lines[0] == "| method | bits | cross mAP | single mAP | P@100 | mAP radius 2 | empty balls | gain | seeds |"
     assert len(lines) == 5
     assert lines[4] == (
         "| `couple` | 64 | 56.0 ± 8.5 | 30.0 ± 0.0 | 50.0 ± 0.0 | 25.0 ± 0.0 | 12.5 ± 0.0 | +11.0 ± 1.4 | 2 |"
     )
-    block = tables.readme_block({"demo": results})
-    assert "1,500 → 1,797 photos, 10 classes" in block and lines[4] in block
+    document = report.document({"demo": results}, {})
+    assert "1,500 → 1,797 photos, 10 classes" in document and lines[4] in document
+
+
+def test_the_overview_gives_means_over_tasks_gain_over_the_better_source_only_and_its_share_of_the_gap():
+    low = {"source_only": (0.40, 0.50), "uncentered": (0.41, 0.42), "couple": (0.50, 0.62), "oracle": (0.80, 0.90)}
+    high = {"source_only": (0.60, 0.60), "uncentered": (0.70, 0.70), "couple": (0.72, 0.74), "oracle": (0.90, 0.90)}
+    found = {name: measured(name, **(low if name in report.DEVELOPMENT else high)) for name in report.TITLES}
+    table = report.readme_block(found).partition("\n\n")[2].splitlines()
+    cells = {line.split(" | ")[0].lstrip("| "): line.rstrip(" |").split(" | ") for line in table if "|" in line}
+    assert cells["method"][7:] == ["**development**", "**held out**", "**all**", "single, all", "gain", "of the gap"]
+    # all tasks: couple (2 x .50 + 4 x .72) / 6 and (2 x .62 + 4 x .74) / 6, the better source-only .60 and .6333
+    assert cells["`couple`"][1] == "56.0 ± 8.5"
+    assert cells["`couple`"][7:] == ["56.0 ± 8.5", "73.0 ± 1.4", "67.3 ± 3.8", "30.0 ± 0.0", "+5.7 ± 1.4", "21"]
+    assert cells["`source-only`"][7:10] == ["45.0 ± 7.1", "60.0 ± 0.0", "55.0 ± 2.4"]
+    assert "`itq`" not in cells
+    del found["usps-mnist"]
+    assert "couple" not in report.readme_block(found).replace("`couple`", "couple")
+
+
+def test_variants_are_compared_in_the_seeds_they_share_with_the_base():
+    found = {
+        "mnist-usps": measured("mnist-usps", couple=(0.5, 0.6, 0.9), itq=(0.6, 0.8)),
+        "usps-mnist": measured("usps-mnist", couple=(0.3, 0.4, 0.9), itq=(0.4, 0.4)),
+    }
+    titles = {"mnist-usps": "one", "usps-mnist": "two"}
+    table = tables.compared(found, titles, variants.parse("couple,itq,lsh"), variants.Variant("couple"))
+    assert table.splitlines() == [
+        "|  | one | two | mean | single | against `couple` | seeds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| `couple` | 66.7 ± 20.8 | 53.3 ± 32.1 | 60.0 ± 26.5 | 30.0 ± 0.0 |  | 3 |",
+        "| `itq` | 70.0 ± 14.1 | 40.0 ± 0.0 | 55.0 ± 7.1 | 30.0 ± 0.0 | +10.0 ± 0.0 | 2 |",
+    ]
+
+
+def test_seeds_are_a_number_of_them_or_the_first_and_the_last(toy, trained):
+    assert quality.main(["--methods", "lsh", "--bits", "16", "--seeds", "3-4", *toy]) == 0
+    assert quality.main(["--methods", "lsh", "--bits", "16", "--seeds", "1", *toy]) == 0
+    assert trained == [("lsh", 16, 3), ("lsh", 16, 4), ("lsh", 16, 0)]
