@@ -23,7 +23,7 @@ def with_captions(collection: Collection, table: Path | None, progress: Progress
     (photo.jpg.txt or photo.txt), else from inside it (`embedded`). Raises UsageError for a table that cannot be used.
     """
     if table is not None:
-        return replace(collection, captions=read_column(collection, table, "caption", "--captions-file"))
+        return replace(collection, captions=read_column(collection, table, "caption", "--captions-file", progress))
     captions = []
     with progress.task("reading captions", len(collection.files)) as task:
         for file in collection.files:

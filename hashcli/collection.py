@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hashcli.errors import UsageError
 from hashcli.photos import PhotoFile, escape
+from hashcli.progress import Progress, Silent
 from hashcli.walking import NothingReadError, Problem, WalkOptions, walk
 
 Labels = tuple[str, ...]
@@ -107,12 +109,13 @@ def folder_label(path: bytes) -> str | None:
     return escape(top) if slash else None
 
 
-def labeled_by_csv(collection: Collection, table: Path) -> Collection:
+def labeled_by_csv(collection: Collection, table: Path, option: str, progress: Progress) -> Collection:
     """Labels from a CSV with the header `path,labels`: paths relative to the CSV, `;` between several labels.
 
-    Raises UsageError that names the line for a bad header, an unknown path or when no photo gets a label.
+    Says which rows name no photo. Raises UsageError that names the line for a bad header or row, or when no photo gets
+    a label.
     """
-    cells = read_column(collection, table, "labels", "--labels")
+    cells = read_column(collection, table, "labels", option, progress)
     return replace(collection, labels=[_split(cell) for cell in cells])
 
 
@@ -122,29 +125,46 @@ class LabelTable:
     def __init__(self, table: Path) -> None:
         """Raises UsageError that names the line for a bad header or row."""
         self._table, self._cells, self._fits = table, _read_table(table, "labels", "--labels"), False
+        self._strange = set(self._cells)
 
     def labels_of(self, file: PhotoFile) -> Labels:
         """The photo's labels, () where the table has none."""
-        labels = _split(self._cells.get(os.path.realpath(file.full), ""))
+        path = os.path.realpath(file.full)
+        self._strange.discard(path)
+        labels = _split(self._cells.get(path, ""))
         self._fits = self._fits or bool(labels)
         return labels
 
-    def check_fits(self, where: str) -> None:
-        """Raises UsageError when none of the photos asked for, those of `where`, had a label."""
+    def check_fits(self, where: str, progress: Progress) -> None:
+        """Say which rows name none of the photos asked for, those of `where`; UsageError when none had a label."""
         if not self._fits:
             raise _fits_nothing("--labels", self._table, where)
+        _say_strange("--labels", self._table, self._strange, len(self._cells), where, progress)
 
 
-def read_column(collection: Collection, table: Path, column: str, option: str) -> list[str]:
+def read_column(collection: Collection, table: Path, column: str, option: str, progress: Progress) -> list[str]:
     """The cell of each photo in a CSV with the header `path,COLUMN` (paths relative to the CSV); "" where it has none.
 
-    Raises UsageError that names `option` and the line for a bad header or row, or when no photo gets a cell.
+    Says which rows name no photo. Raises UsageError that names `option` and the line for a bad header or row, or when
+    no photo gets a cell.
     """
     by_path = _read_table(table, column, option)
+    n_rows = len(by_path)
     cells = [by_path.pop(os.path.realpath(file.full), "") for file in collection.files]
+    where = escape(collection.root)
     if not any(cells):
-        raise _fits_nothing(option, table, escape(collection.root))
+        raise _fits_nothing(option, table, where)
+    _say_strange(option, table, by_path, n_rows, where, progress)
     return cells
+
+
+def _say_strange(option: str, table: Path, paths: Iterable[bytes], n_rows: int, where: str, progress: Progress) -> None:
+    strange = sorted(paths)
+    if strange:
+        progress.say(
+            f"{option}: {len(strange):,} of {n_rows:,} paths in {_shown(table)} are no photo of {where}, "
+            f"the first: {escape(strange[0])}"
+        )
 
 
 def _split(cell: str) -> Labels:
@@ -181,12 +201,17 @@ def _read_table(table: Path, column: str, option: str) -> dict[bytes, str]:
     return found
 
 
-def with_classes(collection: Collection, table: Path | None, option: str) -> Collection:
-    """The collection labeled by the CSV, or else by its subfolders.
+def with_classes(
+    collection: Collection, table: Path | None, option: str, progress: Progress | None = None
+) -> Collection:
+    """The collection labeled by the CSV (`labeled_by_csv`), or else by its subfolders.
 
     Raises UsageError when that gives no class or only one.
     """
-    labeled = labeled_by_csv(collection, table) if table else labeled_by_folder(collection)
+    if table:
+        labeled = labeled_by_csv(collection, table, "--labels", progress or Silent())
+    else:
+        labeled = labeled_by_folder(collection)
     classes = labeled.classes
     where = escape(collection.root)
     if not classes:

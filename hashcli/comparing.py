@@ -47,6 +47,8 @@ class Measured:
     rows: list[EvalRow]
     notes: list[str]
     failures: list[PhotoFailure] = field(default_factory=list)
+    evidence: Evidence | None = None
+    by_length: list[EvalRow] = field(default_factory=list)
 
 
 def evaluate_library(
@@ -59,14 +61,16 @@ def evaluate_library(
     walk: WalkOptions,
     workers: int | None,
     progress: Progress,
+    gather: bool = False,
 ) -> Measured:
     """Measure the library's hasher: photos of `queries` looked up among those of `database`.
 
-    Classes are subfolders of either. Raises UsageError for folders without classes, NoLibraryError, and what
+    Classes are subfolders of either. `gather` also keeps the evidence for a report. Raises UsageError for folders without classes, NoLibraryError, and what
     `evaluation.evaluate_current` raises.
     """
     from hashcli.backbones import ExportedBackbone
-    from hashcli.evaluation import evaluate_current
+    from hashcli.evaluation import evaluate_current, unique_rows
+    from hashcli.evidence import Evidence
 
     generation = library.require()
     hasher = generation.hasher
@@ -79,9 +83,11 @@ def evaluate_library(
     )
     classes = sorted({*asked.classes, *given.classes})
     coded: list[Coded] = []
+    parts: list[Part] = []
     failures: list[PhotoFailure] = []
     for collection in (asked, given):
         part = read_part(collection, backbone, library, workers, progress)
+        parts.append(part)
         failures += part.failures
         coded.append(_coded(part, hasher, roots, classes))
     report = evaluate_current(
@@ -93,7 +99,17 @@ def evaluate_library(
         allow_seen=allow_seen,
         paper_counting=paper_counting,
     )
-    return Measured(report.rows, report.notes, failures)
+    if not gather:
+        return Measured(report.rows, report.notes, failures)
+    kept = [unique_rows(coded[0].digests, () if allow_seen else hasher.seen), unique_rows(coded[1].digests)]
+    sides = [_side(part, own.labels).take(rows) for part, own, rows in zip(parts, coded, kept, strict=True)]
+    evidence = Evidence(sides[0], sides[1], classes)
+    evidence.add(hasher.method, *(own.codes[rows] for own, rows in zip(coded, kept, strict=True)))
+    return Measured(report.rows, report.notes, failures, evidence)
+
+
+def _side(part: Part, labels: NDArray[np.int64]) -> Side:
+    return Side([file.full for file in part.files], part.digests, part.features, labels)
 
 
 def _coded(part: Part, hasher: Hasher, roots: Sequence[Root], classes: Sequence[str]) -> Coded:
@@ -119,15 +135,19 @@ def compare_folders(
     paper_counting: bool,
     options: TrainOptions,
     progress: Progress,
+    gather: bool = False,
+    lengths: Sequence[int] = (),
 ) -> Measured:
     """Train methods on `src` and `tgt` apart from any library, and measure them on photos that none of them saw.
 
     The query photos are a share `split` of the target, whose classes (subfolders, or the table `truth`) serve for
     scoring alone; or all of `queries`, and then the target needs no classes. `library` lends its feature cache.
-    Raises UsageError for folders, classes, methods and settings that cannot work.
+    `gather` also keeps the evidence of the first seed's cross-domain search for a report, and with that seed trains
+    for the code `lengths` as well. Raises UsageError for folders, classes, methods and settings that cannot work.
     """
-    from hashcli.evaluation import compare_methods
-    from hashcli.fitting import Labeled, resolve_device
+    from hashcli.evaluation import EvalReport, Observer, Trial, compare_methods
+    from hashcli.evidence import Evidence
+    from hashcli.fitting import SOURCE, TARGET, FittedHasher, Labeled, resolve_device
 
     chosen, notes = _methods(methods, all_methods, options)
     folders = [(src, "--src"), (tgt, "--tgt"), *([(queries, "--queries")] if queries else [])]
@@ -135,8 +155,8 @@ def compare_folders(
     for i, (one, first) in enumerate(real):
         for other, second in real[i + 1 :]:
             check_apart(one, other, f"{first} and {second}")
-    source = with_classes(collect(src, "--src", options.walk), options.labels, "--src")
-    target = _truth(collect(tgt, "--tgt", options.walk), truth, needed=queries is None)
+    source = with_classes(collect(src, "--src", options.walk), options.labels, "--src", progress)
+    target = _truth(collect(tgt, "--tgt", options.walk), truth, progress, needed=queries is None)
     asked = _classes_of(collect(queries, "--queries", options.walk), "--queries") if queries else None
     device = resolve_device(options.device)
     backbone = backbones.exported(options.backbone, progress)
@@ -146,18 +166,32 @@ def compare_folders(
     labeled = parts[0].take([i for i, labels in enumerate(parts[0].labels) if labels])
     arrays = _Arrays(source.classes, any(part.collection.multi_label for part in parts))
     trials = arrays.trials(labeled, parts[1], parts[2] if asked else None, split, seeds, options.seed)
-    found = compare_methods(
-        Labeled(labeled.features, arrays.labels(labeled)),
-        trials,
-        chosen,
-        n_bits=options.n_bits,
-        n_classes=len(source.classes),
-        progress=progress,
-        paper_counting=paper_counting,
-        device=device,
-        skip_refused=all_methods,
+    learned = Labeled(labeled.features, arrays.labels(labeled))
+    evidence = Evidence(_side(arrays.asked, trials[0].query_labels), _side(labeled, learned.labels), source.classes)
+
+    def keep(name: str, trial: Trial, hasher: FittedHasher) -> None:
+        if trial is trials[0]:
+            evidence.add(name, hasher.codes(trial.query_features, TARGET), hasher.codes(learned.features, SOURCE))
+
+    def compared(trials: Sequence[Trial], n_bits: int, observe: Observer | None = None) -> EvalReport:
+        return compare_methods(
+            learned,
+            trials,
+            chosen,
+            n_bits=n_bits,
+            n_classes=len(source.classes),
+            progress=progress,
+            paper_counting=paper_counting,
+            device=device,
+            skip_refused=all_methods or n_bits != options.n_bits,
+            observe=observe,
+        )
+
+    found = compared(trials, options.n_bits, keep if gather else None)
+    by_length = [row for n_bits in lengths if n_bits != options.n_bits for row in compared(trials[:1], n_bits).rows]
+    return Measured(
+        found.rows, notes + arrays.notes + found.notes, failures, evidence if gather else None, by_length
     )
-    return Measured(found.rows, notes + arrays.notes + found.notes, failures)
 
 
 def _methods(
@@ -200,6 +234,7 @@ class _Arrays:
         from hashcli.evaluation import Trial, split_trials
 
         numbers = range(first_seed, first_seed + seeds)
+        from_target = queries is None
         target = self._apart(target, source.digests, "target")
         if queries is None:
             return split_trials(target.features, self.labels(target), split, numbers)
@@ -227,10 +262,10 @@ def _classes_of(collection: Collection, option: str) -> Collection:
     return labeled
 
 
-def _truth(collection: Collection, table: Path | None, needed: bool) -> Collection:
+def _truth(collection: Collection, table: Path | None, progress: Progress, *, needed: bool) -> Collection:
     """The target with the classes that score it, where there are any."""
     if table:
-        return labeled_by_csv(collection, table)
+        return labeled_by_csv(collection, table, "--truth", progress)
     labeled = labeled_by_folder(collection)
     if needed and not labeled.classes:
         raise UsageError(

@@ -165,7 +165,7 @@ class _Run:
         self._report.unchanged += survey.n_settled
         self._report.failed += survey.problems
         if table and chosen:
-            table.check_fits(" or ".join(escape(target.path) for target in chosen))
+            table.check_fits(" or ".join(escape(target.path) for target in chosen), self._progress)
         if candidates:
             with self._progress.task("indexing photos", len(candidates)) as task:
                 for some in blocks(candidates):

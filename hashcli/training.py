@@ -71,7 +71,7 @@ def adapt(library: Library, src: Path, tgt: Path, options: TrainOptions, progres
     started = time.monotonic()
     method = checked_method(options.method, options.settings, options.n_bits, options.backbone)
     check_apart(real_folder(src, "--src"), real_folder(tgt, "--tgt"), "--src and --tgt")
-    source = with_classes(collect(src, "--src", options.walk), options.labels, "--src")
+    source = with_classes(collect(src, "--src", options.walk), options.labels, "--src", progress)
     target = collect(tgt, "--tgt", options.walk)
     return _make(library, method, source, target, options, progress, started)
 
@@ -89,7 +89,8 @@ def train(library: Library, folder: Path, options: TrainOptions, progress: Progr
         )
     collection = collect(folder, "DIR", options.walk)
     if "source_labels" in method.needs:
-        return _make(library, method, with_classes(collection, options.labels, "DIR"), None, options, progress, started)
+        source = with_classes(collection, options.labels, "DIR", progress)
+        return _make(library, method, source, None, options, progress, started)
     return _make(library, method, None, collection, options, progress, started)
 
 

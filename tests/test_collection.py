@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hashcli.collection import check_apart, collect, real_folder, with_classes
+from hashcli.collection import LabelTable, check_apart, collect, real_folder, with_classes
 from hashcli.errors import UsageError
+from hashcli.progress import Silent
 from hashcli.walking import WalkOptions
 
 ANY = WalkOptions()
@@ -45,6 +46,22 @@ def test_labels_from_a_table_win_over_subfolders_and_may_be_several(folder):
     assert found.classes == ["red", "tall"]
     assert found.multi_label
     assert [labels for labels in found.labels if labels] == [("red", "tall"), ("red",)]
+
+
+def test_rows_of_a_table_that_name_no_photo_are_told_with_an_example(folder):
+    table = folder.parent / "labels.csv"
+    table.write_text("path,labels\nstudio/mug/1.jpg,red\nstudio/shoe/3.png,blue\nz.jpg,red\nstudio/b.jpg,red\n")
+    talk = Silent()
+    talk.say = (said := []).append
+    with_classes(collect(folder, "--src", ANY), table, "--src", talk)
+    assert said == [
+        f"--labels: 2 of 4 paths in {table} are no photo of {folder}, the first: {folder.parent}/studio/b.jpg"
+    ]
+    lookup, said[:] = LabelTable(table), []
+    for file in collect(folder, "--src", ANY).files:
+        lookup.labels_of(file)
+    lookup.check_fits("here", talk)
+    assert said == [f"--labels: 2 of 4 paths in {table} are no photo of here, the first: {folder}/b.jpg"]
 
 
 @pytest.mark.parametrize(
