@@ -2,7 +2,8 @@
 
 Many means more than EXACT_ROWS queries and as many rows to find (or more of the one and fewer of the other), in more
 than twice REDUCED dimensions. Then all similarities are estimated in REDUCED dimensions, and the likeliest
-OVERSAMPLING * k of each query are compared exactly: on features of photos 95 % of the true neighbors and more.
+OVERSAMPLING * k rows of each query, k + MOST_EXTRA at most, are compared exactly. On features of photos that finds
+97 % of the true neighbors and more (the least across two domains of digits; inside a domain 99 %).
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import eigh  # type: ignore[import-untyped]
 from torch import Tensor
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 EXACT_ROWS = 20_000
-REDUCED = 256
-OVERSAMPLING = 4
+REDUCED = 128
+OVERSAMPLING = 8
+MOST_EXTRA = 500
 BLOCK_BYTES = 2**27
-_SAMPLE = 16_384  # rows from which the directions are learned
+_SAMPLE = 8192  # rows from which the directions are learned
 _RIDGE = 1e-6  # of the mean variance: keeps directions without any variance invertible
 
 
@@ -53,20 +56,19 @@ def _exactly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple
 
 
 def _nearly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple[Ints, Floats]:
-    n_candidates = min(OVERSAMPLING * k, len(gallery) - within)
+    n_candidates = min(OVERSAMPLING * k, k + MOST_EXTRA, len(gallery) - within)
     n_groups, size = _grouping(len(gallery), n_candidates)
     left, right = _reduction(queries, gallery)
-    reduced = torch.zeros((size * n_groups, REDUCED))
-    reduced[: len(gallery)] = torch.from_numpy(gallery @ right)
-    asked = torch.from_numpy(queries @ left)
+    asked, reduced = queries @ left, np.zeros((size * n_groups, REDUCED), np.float32)
+    reduced[: len(gallery)] = gallery @ right
     rows = np.empty((len(queries), k), np.int64)
     values = np.empty((len(queries), k), np.float32)
     for block in _blocks(len(queries), 4 * len(reduced)):
         similarity = asked[block] @ reduced.T
-        similarity[:, len(gallery) :] = -torch.inf
+        similarity[:, len(gallery) :] = -np.inf
         if within:
-            _leave_out_self(similarity.numpy(), block.start)
-        candidates = _largest(similarity, n_candidates, n_groups)
+            _leave_out_self(similarity, block.start)
+        candidates = _largest(torch.from_numpy(similarity), n_candidates, n_groups)
         for part in _blocks(len(candidates), 4 * gallery.shape[1] * n_candidates):
             here = slice(block.start + part.start, block.start + part.stop)
             near = torch.from_numpy(gallery[candidates[part].numpy()])
@@ -86,10 +88,11 @@ def _reduction(queries: Floats, gallery: Floats) -> tuple[Floats, Floats]:
     domains, principal directions of either alone miss much of what little they have in common.
     """
     a, b = (np.linalg.cholesky(_second_moment(x)) for x in (queries, gallery))
-    u, s, vt = np.linalg.svd(a.T @ b)
-    scale = s[:REDUCED] ** -0.5
-    left, right = b @ vt[:REDUCED].T * scale, a @ u[:, :REDUCED] * scale
-    return left.astype(np.float32), right.astype(np.float32)
+    product = a.T @ b
+    last = len(product) - 1
+    squares, v = eigh(product.T @ product, subset_by_index=(last - REDUCED + 1, last))
+    s = np.sqrt(np.maximum(squares, _RIDGE**2 * squares[-1]))
+    return (b @ v * s**-0.5).astype(np.float32), (a @ (product @ v) * s**-1.5).astype(np.float32)
 
 
 def _second_moment(x: Floats) -> NDArray[np.float64]:
