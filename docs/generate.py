@@ -8,6 +8,7 @@ What is generated lies between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; al
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -16,10 +17,12 @@ from pathlib import Path
 
 os.environ |= {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
 
-import typer
+import typer.core
+import typer.main
 
 from hashcli import errors, registry, settings
 from hashcli.cli import app
+from hashcli.method import HashMethod
 
 DOCS = Path(__file__).resolve().parent
 OTHER_CODES = {
@@ -51,15 +54,22 @@ def pages() -> Iterator[tuple[Path, str]]:
         yield file, _filled(file, settings=settings_of(name))
 
 
-def own_methods() -> list[str]:
+@functools.cache
+def own_methods() -> dict[str, type[HashMethod]]:
     """The methods that come with hashcli; others have documents of their own."""
-    return [name for name, found in registry.installed().items() if found.package == "hashcli"]
+    return {name: found.entry.load() for name, found in registry.installed().items() if found.package == "hashcli"}
+
+
+@functools.cache
+def command_tree() -> typer.core.TyperGroup:
+    """The whole command line."""
+    return typer.main.get_command(app)
 
 
 def commands() -> str:
     """`--help` of every command, one section each."""
     sections = []
-    for words, command in _commands(typer.main.get_command(app), ["hashcli"]):
+    for words, command in _commands(command_tree(), ["hashcli"]):
         context = _context(words)
         help_text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
         sections.append(f"## {' '.join(words)}\n\n```text\n{help_text}\n```")
@@ -73,7 +83,7 @@ def _commands(command: object, words: list[str]) -> Iterator[tuple[list[str], ty
 
 
 def _context(words: list[str]) -> typer.Context:
-    context, command = None, typer.main.get_command(app)
+    context, command = None, command_tree()
     for word in words:
         command = command if context is None else command.commands[word]
         context = typer.Context(command, info_name=word, parent=context, **command.context_settings)
@@ -84,8 +94,7 @@ def _context(words: list[str]) -> typer.Context:
 def methods() -> str:
     """A table of the methods that come with hashcli."""
     rows = ["| method | summary | needs | labels per photo | paper |", "| --- | --- | --- | --- | --- |"]
-    for name in own_methods():
-        cls = registry.load(name)
+    for name, cls in own_methods().items():
         labels = "one or several" if cls.multi_label else "one"
         rows.append(f"| [`{name}`]({name}.md) | {cls.summary} | {_needs(cls)} | {labels} | {cls.paper} |")
     return "\n".join(rows)
@@ -93,7 +102,7 @@ def methods() -> str:
 
 def settings_of(name: str) -> str:
     """What `hashcli methods NAME` says, as a page's end."""
-    cls = registry.load(name)
+    cls = own_methods()[name]
     rows = ["| `--set` | default | allowed | what it is |", "| --- | --- | --- | --- |"]
     for setting in settings.declared(cls.Settings):
         default = str(setting.default).lower() if setting.type is bool else str(setting.default)

@@ -1,0 +1,195 @@
+"""Documents that are true: generated parts are up to date, links lead somewhere, command blocks run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from hashcli import cli_output, cli_search
+from hashcli.extraction import PhotoFailure
+from hashcli.ranking import Match
+from hashcli.search import QueryResult
+from hashcli.talk import Talk
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DOCS = REPOSITORY / "docs"
+PAGES = sorted([REPOSITORY / "README.md", *DOCS.rglob("*.md")])
+BLOCK = re.compile(r"(?ms)(<!-- not run: (?P<reason>[^>]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$")
+
+
+def schema(name: str) -> dict[str, object]:
+    return json.loads((DOCS / f"schema/{name}.schema.json").read_text())
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [str(path.relative_to(REPOSITORY)) for path in paths]
+
+
+def test_generated_parts_are_up_to_date():
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+
+    stale = [file.name for file, text in generate.pages() if file.read_text("utf-8") != text]
+    assert stale == [], "python docs/generate.py"
+    own = generate.own_methods()
+    assert sorted(own) == sorted(page.stem for page in (DOCS / "methods").glob("*.md") if page.stem != "README")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+        assert re.match(r"https?:|mailto:", target) or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_every_command_block_is_run_or_says_why_not(page):
+    text = page.read_text("utf-8")
+    assert text.count("```") % 2 == 0
+    for block in BLOCK.finditer(text):
+        shown = [line for line in block["text"].splitlines() if re.match(r"(hashcli|pip|make|python) ", line)]
+        assert block["language"] == "sh" or block["language"] == "toml" or not shown or block["reason"], block[0]
+
+
+def test_every_command_has_a_section():
+    text = (DOCS / "commands.md").read_text("utf-8")
+
+    for command in ("adapt", "train", "index", "query", "eval", "methods", "config", "library relocate"):
+        assert f"\n## hashcli {command}\n" in text
+
+
+# ---- the schemas
+
+
+def results() -> list[QueryResult]:
+    found = [
+        Match(b"q.jpg", 1, 3, 0.91234, 0.91234, b"/a/b.jpg", "mug;cup", "src", 0.75),
+        Match(b"q.jpg", 2, 9, -0.2, None, b"/a/\xff.jpg", None, "tgt", None),
+    ]
+    return [QueryResult(b"q.jpg", found), QueryResult(b"\xfe.jpg", found[:1])]
+
+
+@pytest.mark.parametrize("confidence", [False, True])
+def test_jsonl_of_query_fits_its_schema(capfd, confidence):
+    cli_search.show_results(results(), "jsonl", header=False, null=False, confidence=confidence)
+
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert len(lines) == 3
+    described = set(schema("query")["properties"])
+    for line in lines:
+        jsonschema.validate(line, schema("query"), jsonschema.Draft202012Validator)
+        assert set(line) <= described
+    assert ("confidence" in lines[0]) == confidence
+
+
+def test_a_report_fits_its_schema(tmp_path, monkeypatch):
+    with pytest.raises(cli_output.typer.Exit):
+        failures = [PhotoFailure(b"/a/\xff.jpg", "is not a photo"), PhotoFailure(b"/a/b.jpg", "empty")]
+        cli_output.finish(failures, tmp_path / "failed.jsonl", Talk(quiet=True))
+    for line in (tmp_path / "failed.jsonl").read_text().splitlines():
+        jsonschema.validate(json.loads(line), schema("report"), jsonschema.Draft202012Validator)
+
+
+def test_the_schema_refuses_what_was_never_promised():
+    line = {"query": "q", "rank": 0, "distance": 1, "similarity": 0.5, "path": "/a", "label": None, "domain": "tgt"}
+
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(line, schema("query"), jsonschema.Draft202012Validator)
+
+
+# ---- the recipes and command blocks, really run
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Path:
+    """studio/, phone/ and held-out/ of the demo, a tenth of it, and snapshot.png."""
+    root = tmp_path_factory.mktemp("digits")
+    subprocess.run([sys.executable, REPOSITORY / "benchmarks/demo_data.py", root / "all"], check=True)
+    for folder, step in (("studio", 10), ("phone", 12), ("held-out", 9)):
+        for file in sorted((root / "all" / folder).rglob("*.png"))[::step]:
+            copy = root / "world" / file.relative_to(root / "all")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, copy)
+    shutil.copy(root / "all/held-out/7/000.png", root / "world/snapshot.png")
+    return root / "world"
+
+
+def shell(hashcli, world: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as a reader would, in the world's folder, with the installed command on the PATH."""
+    path = f"{world.parent / 'bin'}:{sysconfig.get_path('scripts')}:{os.environ['PATH']}"
+    environment = hashcli.environment({"PATH": path, "DOCS": str(DOCS), "OMP_NUM_THREADS": "1"})
+    command = ["bash", "-euc", script]
+    done = subprocess.run(command, cwd=world, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, f"{script}\n--- stdout\n{done.stdout}\n--- stderr\n{done.stderr}"
+    return done
+
+
+@pytest.fixture
+def world(digits, tmp_path) -> Path:
+    return shutil.copytree(digits, tmp_path / "world", copy_function=shutil.copy2)
+
+
+def run_blocks(page: Path) -> list[str]:
+    return [
+        block["text"]
+        for block in BLOCK.finditer(page.read_text("utf-8"))
+        if block["language"] == "sh" and not block["reason"]
+    ]
+
+
+RUN = [page for page in PAGES if run_blocks(page)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", RUN, ids=names(RUN))
+def test_the_command_blocks_of_a_page_run(hashcli, world, page):
+    if page.name != "tutorial.md":  # which begins with nothing
+        shell(hashcli, world, "hashcli adapt --src studio --tgt phone --method source-only --set epochs=3 --quiet")
+    shell(hashcli, world, "\n".join(run_blocks(page)))
+
+
+STAND_INS = {
+    "fzf": "#!/bin/sh\nhead -zn 1\n",
+    "parallel": "#!/bin/sh\nexec hashcli query - --null --format jsonl --quiet\n",
+    "date": "#!/bin/sh\necho 7\n",
+}
+
+
+@pytest.mark.slow
+def test_the_recipes_run(hashcli, world):
+    for name, text in STAND_INS.items():
+        tool = world.parent / "bin" / name
+        tool.parent.mkdir(exist_ok=True)
+        tool.write_text(text)
+        tool.chmod(0o755)
+    shell(hashcli, world, "hashcli adapt --src studio --tgt phone --method source-only --set epochs=3 --quiet")
+
+    def recipe(line: str) -> str:
+        return shell(hashcli, world, line.replace("recipes/", f"{DOCS}/recipes/")).stdout
+
+    assert recipe("recipes/nightly.sh") == ""  # all is well: no mail
+    (world / "phone/bad.png").write_bytes(b"no photo")
+    assert "1 photos could not be read" in recipe("recipes/nightly.sh || [ $? = 3 ]")
+    picked = recipe("recipes/pick.sh snapshot.png")
+    assert picked.endswith("\0")
+    assert Path(picked[:-1]).exists()
+    (world / "phone/bad.png").unlink()
+    assert recipe("recipes/copy-matches.sh snapshot.png linked 5") == "5 photos in linked\n"
+    assert len(list((world / "linked").iterdir())) == 5
+    header, *articles = recipe("LEAST=0 recipes/which-article.sh phone").splitlines()
+    assert header == "photo,article,distance,confidence"
+    assert len(articles) == len(list((world / "phone").iterdir()))
+    assert any(re.fullmatch(r"phone/\S+,\d,\d+,0\.\d+", line) for line in articles)
+    lines = recipe("find phone -name '*.png' -print0 | recipes/parallel.sh").splitlines()
+    assert all(json.loads(line)["rank"] for line in lines)
+    assert lines
