@@ -2,7 +2,7 @@
 
     format.json        {"format": "hashcli-features", "version": 1, "dim": d}
     shard-00000.bin    SHARD_ROWS rows each: digest (16), checksum (8), feature (d float16, little-endian)
-    index/             LMDB: digest -> row and checksum, b"rows" -> number of rows written
+    index/             LMDB: digest -> row, b"rows" -> number of rows written (`chain`)
 
 A row's checksum covers its digest and feature. Rows are written and flushed before the index tells of them; what a
 crash leaves behind the last row that the index knows is overwritten.
@@ -23,16 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashcli import guard
+from hashcli.chain import Chain
 from hashcli.durable import replace_file, sync
 from hashcli.errors import DamagedError, MachineError, NewerFormatError
-from hashcli.lmdb_env import get, open_env
+from hashcli.lmdb_env import open_env
 from hashcli.seals import REPAIR
 
 FORMAT, VERSION = "hashcli-features", 1
 SHARD_ROWS = 16384
 
 _ROWS_KEY = b"rows"
-_ROW = struct.Struct("<Q4s")
+_INDEX = "the index of cached features"
 _COUNT = struct.Struct("<Q")
 
 
@@ -87,9 +88,10 @@ class FeatureCache:
             raise DamagedError(f"{path} says {found}, expected {expected}", REPAIR)
 
     def rows(self, digests: Sequence[bytes]) -> NDArray[np.int64]:
-        """The row of each digest (n,) int64, -1 where there is none."""
+        """The row of each digest (n,) int64, -1 where there is none. Raises DamagedError where that cannot be told."""
         with self._env.reading() as transaction:
-            return np.array([_row(digest, get(transaction, digest)) for digest in digests], np.int64)
+            index = _index(transaction)
+            return np.array([_row(index, digest) for digest in digests], np.int64)
 
     def append(self, digests: Sequence[bytes], features: NDArray[np.float16]) -> NDArray[np.int64]:
         """Add features (n, dim) of photos that are not here yet; those that are keep theirs. Gives all rows (n,)."""
@@ -99,17 +101,23 @@ class FeatureCache:
             )
 
         def work(transaction: lmdb.Transaction) -> NDArray[np.int64]:
-            first = next_row = _COUNT.unpack(get(transaction, _ROWS_KEY) or bytes(_COUNT.size))[0]
-            rows, new = [], []
+            index = _index(transaction)
+            if index is None:
+                index = Chain(transaction, None, _INDEX)
+                index.create()
+                index.insert([(_ROWS_KEY, _COUNT.pack(0))])
+            first = _COUNT.unpack(index.get(_ROWS_KEY) or bytes(_COUNT.size))[0]
+            new: dict[bytes, int] = {}
+            places, rows = [], []
             for place, digest in enumerate(digests):
-                row = _row(digest, get(transaction, digest))
+                row = new[digest] if digest in new else _row(index, digest)
                 if row < 0:
-                    row, next_row = next_row, next_row + 1
-                    transaction.put(digest, _ROW.pack(row, _row_check(digest, row)))
-                    new.append(place)
+                    row = new[digest] = first + len(new)
+                    places.append(place)
                 rows.append(row)
-            self._write(first, [digests[place] for place in new], features[new])
-            transaction.put(_ROWS_KEY, _COUNT.pack(next_row))
+            self._write(first, list(new), features[places])
+            index.insert(sorted((digest, _COUNT.pack(row)) for digest, row in new.items()))
+            index.replace(_ROWS_KEY, _COUNT.pack(first + len(new)))
             return np.array(rows, np.int64)
 
         return self._env.write(work)
@@ -167,7 +175,13 @@ class FeatureCache:
     def forget(self, rows: Sequence[int]) -> None:
         """Drop these rows: their photos count as never seen, and are encoded again when they come."""
         digests = self.digests(rows)
-        self._env.write(lambda transaction: [transaction.delete(digest) for digest in digests])
+
+        def work(transaction: lmdb.Transaction) -> None:
+            if index := _index(transaction):
+                for digest in digests:
+                    index.delete(digest)
+
+        self._env.write(work)
 
     def digests(self, rows: Sequence[int]) -> list[bytes]:
         """The digests whose features the index expects in these rows."""
@@ -188,7 +202,7 @@ class FeatureCache:
     def count(self) -> int:
         """How many photos have their feature here."""
         with self._env.reading() as transaction:
-            return max(0, transaction.stat()["entries"] - 1)
+            return max(0, transaction.stat()["entries"] - 2)  # END, and the number of rows
 
     def state(self) -> bytes:
         """Bytes that change with every change of the cache, and are another cache's never."""
@@ -219,11 +233,17 @@ def _read_format(path: Path) -> dict[str, Any]:
     return found
 
 
+def _index(transaction: lmdb.Transaction) -> Chain | None:
+    """The index; None before its first entry."""
+    return Chain(transaction, None, _INDEX) if transaction.stat()["entries"] else None
+
+
 def _indexed(transaction: lmdb.Transaction) -> Iterator[tuple[bytes, int]]:
     """All digests with their rows."""
-    for key, value in transaction.cursor():
-        if key != _ROWS_KEY:
-            yield bytes(key), _row(bytes(key), bytes(value))
+    if index := _index(transaction):
+        for key, payload in index.range(b""):
+            if key != _ROWS_KEY:
+                yield key, int.from_bytes(payload, "little")
 
 
 def _by_shard(rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -237,12 +257,6 @@ def _check(digest: bytes, feature: bytes) -> bytes:
     return blake2b(digest + feature, digest_size=8).digest()
 
 
-def _row_check(digest: bytes, row: int) -> bytes:
-    return blake2b(digest + _COUNT.pack(row), digest_size=4).digest()
-
-
-def _row(digest: bytes, value: bytes | None) -> int:
-    if value is None or len(value) != _ROW.size:
-        return -1
-    row, check = _ROW.unpack(value)
-    return row if check == _row_check(digest, row) else -1
+def _row(index: Chain | None, digest: bytes) -> int:
+    payload = index.get(digest) if index else None
+    return -1 if payload is None else int.from_bytes(payload, "little")

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from hashcli.errors import DamagedError
 from hashcli.features import DamagedRows
 from hashcli.progress import Progress
 from hashcli.records import Domain, Record
+from hashcli.seals import REPAIR
 
 if TYPE_CHECKING:
     from hashcli.features import FeatureCache
@@ -93,12 +95,16 @@ def cached_features(
     found: list[NDArray[np.float16] | None] = [None] * len(digests)
     if cache is None or not digests:
         return found
-    rows = cache.rows(digests)
+    try:
+        rows = cache.rows(digests)
+    except DamagedError as error:
+        progress.say(f"{error}; {REPAIR}")
+        return found
     known = np.flatnonzero(rows >= 0)
     try:
         features = cache.take(rows[known])
     except DamagedRows as error:
-        progress.say(f"{error}; `hashcli library repair`")
+        progress.say(f"{error}; {REPAIR}")
         known = np.array([i for i in known if rows[i] not in error.rows], np.int64)
         features = cache.take(rows[known])
     for i, feature in zip(known, features, strict=True):
