@@ -20,7 +20,8 @@ class Settings(GradientSettings):
 
     The published weights (pairwise 6 to 10, quantization 0.8 to 9, classification 0.8, entropy 0.01) and unbalanced
     pairs belong to networks trained whole at a small rate. On a small head over fixed features they settle the signs
-    of the codes before classes are learned: codes as good as random projections. These here were measured.
+    of the codes before classes are learned: codes as good as random projections. These here were chosen on the
+    benchmark's development tasks (benchmarks/results/quality.md).
     """
 
     hidden: Annotated[int, Param("width of the hidden layer", ge=1, le=65536)] = 512
@@ -31,7 +32,7 @@ class Settings(GradientSettings):
     pairwise: Annotated[float, Param("weight of the similarity of pairs", ge=0)] = 1.0
     likelihood: Annotated[
         str, Param("how the likelihood of being similar falls with distance", choices=("sigmoid", "tanh"))
-    ] = "sigmoid"
+    ] = "tanh"
     balanced: Annotated[bool, Param("similar pairs count as much as all the others")] = True
     quantization: Annotated[float, Param("weight of the pull towards -1 and +1", ge=0)] = 0.1
     domain: Annotated[float, Param("weight of the domain discriminator", ge=0)] = 0.8

@@ -172,7 +172,7 @@ def test_entropy_of_sure_predictions_has_a_finite_gradient(multi_label):
         {"entropy": 0.0},
         {"entropy_start": 0.9},
         {"diversity": 0.0},
-        {"likelihood": "tanh"},
+        {"likelihood": "sigmoid"},
         {"balanced": False},
         {"dropout": 0.5},
     ],

@@ -224,7 +224,7 @@ def test_codes_of_a_learning_rival_find_photos_of_the_same_class(method):
         (SelfTraining, {"target_weight": 0.0}),
         (SelfTraining, {"alpha": 0.2}),
         (SelfTraining, {"alpha": 0.0}),
-        (SelfTraining, {"soft_labels": True}),
+        (SelfTraining, {"soft_labels": False}),
         (SelfTraining, {"warmup": 2}),
         (DAH, {"discrepancy": 0.0}),
         (DAH, {"entropy": 0.0}),
