@@ -118,6 +118,11 @@ class RowSampler:
         rows, self._queue = self._queue[: self._size], self._queue[self._size :]
         return rows
 
+    def halve(self) -> int:
+        """Draw batches of half the size from now on; that size, 0 when one row cannot be halved."""
+        self._size //= 2
+        return self._size
+
     def _shuffled(self) -> Ints:
         if self._pools is None:
             return self._rng.permutation(self._n)
@@ -129,9 +134,10 @@ class RowSampler:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on from here, as JSON-able values."""
-        return {"rng": self._rng.bit_generator.state, "queue": self._queue.tolist()}
+        return {"rng": self._rng.bit_generator.state, "queue": self._queue.tolist(), "size": self._size}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state()` was taken."""
         self._rng.bit_generator.state = state["rng"]
         self._queue = np.asarray(state["queue"], np.int64)
+        self._size = int(state["size"])

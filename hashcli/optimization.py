@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,27 +27,21 @@ def minimize(method: Any, data: TrainingData, run: Any) -> nn.Module:
     labels. A run of more than a minute leaves a checkpoint between epochs and goes on from it.
     Raises MachineError when a loss stops being a number.
     """
-    loop = _Loop(method, data, run)
-    settings = method.settings
-    with run.progress.task("training", settings.epochs * settings.steps_per_epoch) as task:
-        start = loop.resume()
-        task.advance(start * settings.steps_per_epoch)
-        for epoch in range(start, settings.epochs):
-            loop.epoch(epoch, task)
-            loop.save(epoch + 1)
-    trained: nn.Module = loop.head.cpu().eval()
-    return trained
+    return Loop(method, data, run).minimize()
 
 
-class _Loop:
+class Loop:
+    """One training run on cached features; `finetuning` is its other kind."""
+
     def __init__(self, method: Any, data: TrainingData, run: Any) -> None:
         self.method, self.data, self.run = method, data, run
         torch.manual_seed(run.seed)
         self.head = method.build_head().to(run.device)
         self.helpers = method.build_helpers().to(run.device)
-        parameters = [*self.head.parameters(), *self.helpers.parameters()]
         settings = method.settings
-        self.optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
         self.domains = {"source": data.source, "target": data.target}
         self.features: dict[str, Tensor | None] = {
             name: None if domain is None else torch.from_numpy(domain.features).to(run.device)
@@ -63,20 +58,35 @@ class _Loop:
         self.saved_at = time.monotonic()
         method.prepare(data, run)
 
+    def networks(self) -> dict[str, nn.Module]:
+        """What is trained, by its name in checkpoints."""
+        return {"head": self.head, "helpers": self.helpers}
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """What the optimizer changes, in its groups."""
+        return [{"params": [*self.head.parameters(), *self.helpers.parameters()]}]
+
+    def minimize(self) -> nn.Module:
+        """Train, from the checkpoint if there is one; the head, on the CPU and in eval mode."""
+        settings = self.method.settings
+        with self.run.progress.task("training", settings.epochs * settings.steps_per_epoch) as task:
+            start = self.resume()
+            task.advance(start * settings.steps_per_epoch)
+            for epoch in range(start, settings.epochs):
+                self.epoch(epoch, task)
+                self.save(epoch + 1)
+        return self.head.cpu().eval()
+
     def epoch(self, epoch: int, task: Any) -> None:
+        """One epoch: renewal, then steps."""
         self.head.eval()
         with torch.no_grad():
-            self.method.begin_epoch(epoch, self._bank(), self.run)
+            self.method.begin_epoch(epoch, self.bank(epoch), self.run)
         self.head.train()
         sums: dict[str, float] = {}
         steps = self.method.settings.steps_per_epoch
-        for _ in range(steps):
-            terms = self.method.loss(self.head, self.helpers, self._batch())
-            total = torch.stack(list(terms.values())).sum()
-            self.optimizer.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            for name, term in terms.items():
+        for drawn in self.draws(epoch, steps):
+            for name, term in self.step(drawn).items():
                 sums[name] = sums.get(name, 0.0) + float(term.detach())
             task.advance()
         means = {name: value / steps for name, value in sums.items()}
@@ -86,17 +96,36 @@ class _Loop:
             )
         self.run.progress.log("losses", epoch=epoch, **means)
 
-    def _batch(self) -> Batch:
+    def draws(self, epoch: int, steps: int) -> Iterator[Any]:
+        """What each step of an epoch trains on, as `step` takes it."""
+        for _ in range(steps):
+            yield {name: sampler.draw() for name, sampler in self.samplers.items()}
+
+    def step(self, drawn: Any) -> dict[str, Tensor]:
+        """One step of the optimizer; the terms of its loss."""
+        terms: dict[str, Tensor] = self.method.loss(self.head, self.helpers, self.batch(drawn))
+        total = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return terms
+
+    def batch(self, drawn: Any) -> Batch:
+        """The drawn rows, as the method sees them."""
         parts: dict[str, DomainBatch | None] = {"source": None, "target": None}
-        for name, sampler in self.samplers.items():
-            rows = torch.from_numpy(sampler.draw()).to(self.run.device)
+        for name, numbers in drawn.items():
+            rows = torch.from_numpy(numbers).to(self.run.device)
             features = self.features[name]
             assert features is not None
-            labels = self.labels[rows] if name == "source" and self.labels is not None else None
-            parts[name] = DomainBatch(features[rows], rows, labels)
+            parts[name] = DomainBatch(features[rows], rows, self.labels_of(name, rows))
         return Batch(**parts)
 
-    def _bank(self) -> Bank:
+    def labels_of(self, name: str, rows: Tensor) -> Tensor | None:
+        """Labels of rows of a domain, where it has any."""
+        return self.labels[rows] if name == "source" and self.labels is not None else None
+
+    def bank(self, epoch: int) -> Bank:
+        """All rows as the networks see them now."""
         relaxed = {name: None if x is None else self._relaxed(x) for name, x in self.features.items()}
         return Bank(self.features["source"], relaxed["source"], self.features["target"], relaxed["target"], self.labels)
 
@@ -110,8 +139,7 @@ class _Loop:
             return
         from safetensors.torch import save_file
 
-        tensors = {f"head.{k}": v for k, v in self.head.state_dict().items()}
-        tensors |= {f"helpers.{k}": v for k, v in self.helpers.state_dict().items()}
+        tensors = {f"{name}.{k}": v for name, net in self.networks().items() for k, v in net.state_dict().items()}
         tensors |= {f"method.{k}": v for k, v in self.method.state().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{k}": v for k, v in state.items()}
@@ -132,7 +160,7 @@ class _Loop:
             return 0
         from safetensors import SafetensorError, safe_open
 
-        groups: dict[str, dict[str, Tensor]] = {"head": {}, "helpers": {}, "method": {}, "optimizer": {}}
+        groups: dict[str, dict[str, Tensor]] = {name: {} for name in (*self.networks(), "method", "optimizer")}
         try:
             with safe_open(folder / "checkpoint.safetensors", "pt") as file:
                 plan = json.loads(file.metadata()["plan"])
@@ -144,8 +172,8 @@ class _Loop:
         except (SafetensorError, OSError) as error:
             self.run.progress.say(f"the stopped run's checkpoint cannot be read ({error}): training begins anew")
             return 0
-        self.head.load_state_dict(groups["head"])
-        self.helpers.load_state_dict(groups["helpers"])
+        for name, network in self.networks().items():
+            network.load_state_dict(groups[name])
         state = self.optimizer.state_dict()
         for key, value in groups["optimizer"].items():
             number, _, name = key.partition(".")
