@@ -29,7 +29,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TOY = REPOSITORY / "docs/plugin/hashcli-sign-of-mean"
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-COMMANDS = ("adapt", "train", "index", "query", "eval", "methods", "library")
+INSTALL = (REPOSITORY / "docs/install.md").read_text(encoding="utf-8")
+COMMANDS = ("adapt", "train", "index", "query", "eval", "methods", "config", "library")
 
 
 # ---- a plugin from outside
@@ -212,18 +213,22 @@ def test_one_version_everywhere(hashcli):
     assert f"version {package.__version__}" in README
 
 
-def test_the_readme_names_every_command_and_every_dependency():
+def test_the_documents_name_every_command_dependency_and_extra():
     for command in COMMANDS:
         assert f"`hashcli {command}" in README, command
     for dependency in PROJECT["dependencies"]:
         name = re.split(r"[<>=!~\[]", dependency)[0]
-        assert f"`{name}`" in README, name
+        assert f"`{name}`" in INSTALL, name
+    for extra in PROJECT["optional-dependencies"]:
+        assert f"`{extra}`" in INSTALL, extra
 
 
 def documented_command_lines() -> list[list[str]]:
-    """Every `hashcli ...` line of the indented examples in README and plugin guide, without comments and pipes."""
-    texts = [README, (REPOSITORY / "docs/writing-a-plugin.md").read_text(encoding="utf-8")]
-    lines = re.findall(r"^    (?:\$ |.*\| )?hashcli (.+)$", "\n".join(texts), re.MULTILINE)
+    """Every line of the documents' examples that calls hashcli, without comments and pipes."""
+    texts = [
+        page.read_text(encoding="utf-8") for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    ]
+    lines = re.findall(r"^(?:    |\$ |.*[|$] )?hashcli (.+)$", "\n".join(texts), re.MULTILINE)
     return [re.split(r"\s+[#|>]", line)[0].split() for line in lines]
 
 
@@ -246,7 +251,7 @@ def test_every_make_target_in_the_readme_exists():
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
 
-    named = set(re.findall(r"(?:`|^    )make ([a-z-]+)", README, re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE))
     assert {"demo", "test"} <= named <= targets
 
 
