@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hashcli import codes, registry, settings
 from hashcli.data import SourceData, TargetData, TrainingData
-from hashcli.errors import MachineError, UsageError
+from hashcli.errors import UsageError
 from hashcli.method import Fitted, GradientMethod, HashMethod, Run, Task
 from hashcli.progress import Progress
 from hashcli.vocabulary import Vocabulary
@@ -124,23 +124,6 @@ def fit_method(
     if fitted.text is not None and vocabulary is not None:
         fitted.vocabulary = vocabulary.record()
     return FittedHasher(means, fitted, method, threads)
-
-
-def resolve_device(name: str) -> str:
-    """The device that `auto`, `cpu`, `cuda` or `mps` stands for here; auto takes a CUDA GPU if there is one.
-
-    Raises UsageError for other names, MachineError for a device that this machine lacks.
-    """
-    import torch
-
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return "cuda" if present["cuda"] else "cpu"
-    if name not in present:
-        raise UsageError(f"there is no device called {name!r}", "--device takes auto, cpu, cuda or mps")
-    if not present[name]:
-        raise MachineError(f"this machine has no {name} device that torch can use", "use --device cpu")
-    return name
 
 
 def normalized(features: Raw, means: Floats, domain: int) -> Floats:

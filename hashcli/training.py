@@ -118,7 +118,7 @@ def _make(
     progress: Progress,
     started: float,
 ) -> TrainReport:
-    from hashcli.fitting import resolve_device
+    from hashcli.devices import resolve_device
 
     if options.captions and "captions" not in method.needs:
         raise UsageError(f"--captions-file: {options.method} learns nothing from captions", "use --method dcgh")

@@ -12,8 +12,9 @@ import torch
 
 from hashcli import fitting, registry
 from hashcli.data import TrainingData
+from hashcli.devices import resolve_device
 from hashcli.errors import MachineError, UsageError
-from hashcli.fitting import SOURCE, TARGET, FittedHasher, Labeled, Unlabeled, fit_method, normalized, resolve_device
+from hashcli.fitting import SOURCE, TARGET, FittedHasher, Labeled, Unlabeled, fit_method, normalized
 from hashcli.method import Fitted, GradientMethod, HashMethod, Run
 from hashcli.progress import Silent
 
