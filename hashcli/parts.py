@@ -49,13 +49,20 @@ class Part:
 
 
 def read_part(
-    collection: Collection, backbone: ExportedBackbone, library: Library, workers: int | None, progress: Progress
+    collection: Collection,
+    backbone: ExportedBackbone,
+    library: Library,
+    workers: int | None,
+    progress: Progress,
+    device: str = "auto",
 ) -> Part:
     """Features of every readable photo of a collection, from the library's cache where it has them.
 
     Raises NothingReadError when not one photo could be read.
     """
-    extracted: Extracted = extract(collection.files, backbone, library, workers=workers, progress=progress)
+    extracted: Extracted = extract(
+        collection.files, backbone, library, workers=workers, device=device, progress=progress
+    )
     failures = [*collection.problems, *extracted.failures]
     good = [i for i, row in enumerate(extracted.rows) if row >= 0]
     if not good:

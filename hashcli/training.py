@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli import backbones, captions, publishing
+from hashcli import backbones, captions, publishing, retrained
 from hashcli.collection import (
     Collection,
     check_apart,
@@ -56,6 +56,7 @@ class TrainOptions:
     replace: bool = False
     force: bool = False
     hold_out: bool = True
+    finetune: str = "none"
     restart: bool = False
     walk: WalkOptions = field(default_factory=WalkOptions)
     confirm: Confirm | None = None
@@ -69,7 +70,7 @@ def adapt(library: Library, src: Path, tgt: Path, options: TrainOptions, progres
     MachineError for what this machine lacks, RefusedError when the new hasher has collapsed: it stays staged.
     """
     started = time.monotonic()
-    method = checked_method(options.method, options.settings, options.n_bits, options.backbone)
+    method = checked_method(options.method, options.settings, options.n_bits, options.backbone, options.finetune)
     check_apart(real_folder(src, "--src"), real_folder(tgt, "--tgt"), "--src and --tgt")
     source = with_classes(collect(src, "--src", options.walk), options.labels, "--src", progress)
     target = collect(tgt, "--tgt", options.walk)
@@ -81,7 +82,7 @@ def train(library: Library, folder: Path, options: TrainOptions, progress: Progr
     started = time.monotonic()
     if not options.method:
         options = replace(options, method=_called_for(folder, options, progress))
-    method = checked_method(options.method, options.settings, options.n_bits, options.backbone)
+    method = checked_method(options.method, options.settings, options.n_bits, options.backbone, options.finetune)
     if "target_images" in method.needs:
         raise UsageError(
             f"{options.method} adapts one folder to another, and train has only one",
@@ -133,17 +134,23 @@ def _make(
     with library.writing():
         _ask_before_replacing(library, list(given.values()), options)
         backbone = backbones.exported(options.backbone, progress)
-        parts = {d: read_part(c, backbone, library, options.workers, progress) for d, c in given.items()}
+        parts = {d: read_part(c, backbone, library, options.workers, progress, device) for d, c in given.items()}
         held = _held_out(parts, options.n_bits) if options.hold_out else frozenset()
-        job = TrainingJob(options.method, options.settings, options.n_bits, options.seed, backbone, parts, held)
+        plan = (options.method, options.settings, options.n_bits, options.seed)
+        job = TrainingJob(*plan, backbone, parts, held, options.finetune)
         if options.restart:
             library.drop_work(job.key)
         elif refused := publishing.refused_before(library, job, options):
+            if options.finetune != "none":
+                job = retrained.again(job, refused.hasher.backbone, library, options.workers, progress)
             return publishing.take(library, refused, job, options, progress, started)
-        log = Recorded(progress)
-        fitted = job.fit(log, device, library.work(job.key))
+        log, key = Recorded(progress), job.key
+        if options.finetune == "none":
+            fitted = job.fit(log, device, library.work(key))
+        else:
+            job, fitted = retrained.fit(job, library, device, library.work(key), options.workers, progress, log)
         report = publishing.publish(library, job, fitted, log.events, device, options, progress, started)
-        library.drop_work(job.key)
+        library.drop_work(key)
     return report
 
 
