@@ -28,7 +28,9 @@ class Settings:
     """alpha=0 gives DCGH-d, lam=0 DCGH-r. alpha is the paper's divided by the square root of the number of photos.
 
     alpha and beta are the paper's for WIKI; width and lam, of which it leaves open one and calls the other harmless,
-    found images and texts best among 500 training pairs of WIKI that were held out.
+    found images and texts best among 500 training pairs of WIKI that were held out. There, the laplacian kernel of
+    width 1 with the paper's lam of 0.01 found still more, but on emoji with their names less; it also learns wrong
+    pairs by heart.
     """
 
     iterations: Annotated[int, Param("rounds of updates", ge=1, le=1000)] = 10
@@ -36,6 +38,9 @@ class Settings:
     beta: Annotated[float, Param("weight of shared labels", ge=0, le=1e6)] = 10.0
     lam: Annotated[float, Param("ridge of the hash functions", ge=0, le=1e6)] = 0.1
     width: Annotated[float, Param("width of the kernels, in mean distances between photos", ge=0.01, le=100)] = 0.5
+    kernel: Annotated[
+        str, Param("how kernels fall with distance: exp(-d^2 / 2), or exp(-d)", choices=("gaussian", "laplacian"))
+    ] = "gaussian"
     n_anchors: Annotated[int, Param("training rows that the kernels compare with", ge=1, le=20000)] = 1500
     w_step: Annotated[str, Param("projection step: exact, or as published", choices=("whitened", "paper"))] = "whitened"
     centering: Annotated[str, Param("mean taken off the features", choices=("none", "pooled", "per_domain"))] = (
@@ -86,7 +91,8 @@ class DCGH(HashMethod):
         used = _used_rows(labels, data.source.text)
         rng = np.random.default_rng(self.task.seed)
         modalities = (data.source.features, data.source.text)
-        kernels = [Kernel.fit(rows[used], s.n_anchors, rng, s.width) for rows in modalities]
+        laplacian = s.kernel == "laplacian"
+        kernels = [Kernel.fit(rows[used], s.n_anchors, rng, s.width, laplacian=laplacian) for rows in modalities]
         mapped = [kernel(rows[used]) for kernel, rows in zip(kernels, modalities, strict=True)]
         codes = learn_codes(mapped, labels[:, used], self.task.n_bits, s, rng, run)
         image, text = (_head(kernel, regress(codes, x, s.lam)) for kernel, x in zip(kernels, mapped, strict=True))
@@ -108,25 +114,36 @@ class DCGH(HashMethod):
 
 @dataclass(frozen=True)
 class Kernel:
-    """Rows (n, h) -> x_ai = exp(-||o_i - anchor_a||^2 / (2 sigma^2)), (m, n): a column for each row.
+    """Rows (n, h) -> x (m, n), a column for each row and a line for each anchor.
 
-    sigma is stored: the authors' code takes it from the rows at hand, and a query's code would then depend on the
-    queries beside it.
+    With o a row's distance to an anchor: exp(-o^2 / (2 sigma^2)), as in the paper, or `laplacian`, exp(-o / sigma):
+    the authors' code does not square distances either. sigma is stored: their code takes it from the rows at hand,
+    and a query's code would then depend on the queries beside it.
     """
 
     anchors: Array
     sigma: float
+    laplacian: bool = False
 
     @classmethod
-    def fit(cls, rows: NDArray[np.float32], n_anchors: int, rng: np.random.Generator, width: float = 1.0) -> Kernel:
+    def fit(
+        cls,
+        rows: NDArray[np.float32],
+        n_anchors: int,
+        rng: np.random.Generator,
+        width: float = 1.0,
+        *,
+        laplacian: bool = False,
+    ) -> Kernel:
         """Anchors drawn from the rows (n, h), at most n; sigma is `width` times the mean distance of row and anchor."""
         rows64 = rows.astype(np.float64)
         anchors = rows64[np.sort(rng.permutation(len(rows))[:n_anchors])]
         sigma = width * float(np.sqrt(_squared_distances(anchors, rows64)).mean())
-        return cls(anchors, sigma or 1.0)  # rows that are all alike have no distance
+        return cls(anchors, sigma or 1.0, laplacian)  # rows that are all alike have no distance
 
     def __call__(self, rows: NDArray[np.float32]) -> Array:
-        return np.exp(_squared_distances(self.anchors, rows.astype(np.float64)) / (-2 * self.sigma**2))
+        squared = _squared_distances(self.anchors, rows.astype(np.float64)) / self.sigma**2
+        return np.exp(-np.sqrt(squared) if self.laplacian else squared / -2)
 
 
 @dataclass
@@ -304,6 +321,7 @@ def _head(kernel: Kernel, weight: Array) -> nn.Module:
             super().__init__()
             scaled = kernel.anchors / kernel.sigma
             self.scale = 1 / kernel.sigma
+            self.laplacian = kernel.laplacian
             self.register_buffer("anchors", torch.from_numpy(scaled.T.copy()).float())
             self.register_buffer("squared", torch.from_numpy(np.square(scaled).sum(1) / 2).float())
             self.out = nn.Linear(*weight.T.shape, bias=False)
@@ -311,7 +329,8 @@ def _head(kernel: Kernel, weight: Array) -> nn.Module:
 
         def forward(self, rows: Tensor) -> Any:
             rows = rows * self.scale
-            half = rows @ self.anchors - self.squared - (rows * rows).sum(1, keepdim=True) / 2
-            return self.out(torch.exp(half.clamp(max=0)))
+            half = self.squared + (rows * rows).sum(1, keepdim=True) / 2 - rows @ self.anchors
+            half = half.clamp(min=0)
+            return self.out(torch.exp(-(2 * half).sqrt() if self.laplacian else -half))
 
     return KernelHead()

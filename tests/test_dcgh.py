@@ -177,6 +177,9 @@ def test_the_kernel_compares_with_stored_anchors_and_width(rng: np.random.Genera
     slow = [[np.exp(-(np.linalg.norm(row - a) ** 2) / (2 * kernel.sigma**2)) for row in rows] for a in kernel.anchors]
     np.testing.assert_allclose(kernel(rows), slow, atol=1e-9)
     np.testing.assert_allclose(kernel(rows[3:4]), np.array(slow)[:, 3:4], atol=1e-9)
+    laplacian = Kernel(kernel.anchors, kernel.sigma, laplacian=True)
+    slow = [[np.exp(-np.linalg.norm(row - a) / kernel.sigma) for row in rows] for a in kernel.anchors]
+    np.testing.assert_allclose(laplacian(rows), slow, atol=1e-6)
     assert len(Kernel.fit(rows, 1500, rng).anchors) == 30
     whole, half = (Kernel.fit(rows, 30, rng, width).sigma for width in (1, 0.5))
     assert half == pytest.approx(whole / 2)
@@ -187,6 +190,17 @@ def test_the_hash_function_is_the_ridge_regression_on_the_learned_codes(rng: np.
     wanted = codes @ x.T @ np.linalg.inv(x @ x.T + 0.3 * np.eye(9))
     np.testing.assert_allclose(regress(codes, x, 0.3), wanted, atol=1e-10)
     np.testing.assert_allclose(regress(codes, x, 0), codes @ np.linalg.pinv(x), atol=1e-10)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "laplacian"])
+def test_the_network_computes_the_kernel_and_the_regression(rng: np.random.Generator, kernel: str) -> None:
+    data = collection(rng, 60)
+    fitted = fit(data, 8, f"kernel={kernel}", "width=0.7", "n_anchors=60")
+    x = Kernel.fit(data.source.features, 60, rng, 0.7, laplacian=kernel == "laplacian")(data.source.features)
+    wanted = regress(2.0 * fitted.training_codes.T - 1, x, DCGH.Settings().lam)
+    with torch.inference_mode():
+        relaxed = fitted.image(torch.from_numpy(data.source.features)).numpy()
+    np.testing.assert_allclose(relaxed.T, wanted @ x, atol=2e-2)
 
 
 def test_new_photos_and_new_captions_of_a_class_get_the_codes_of_its_photos(rng: np.random.Generator) -> None:
