@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +29,9 @@ TWO_FORMS = (
     "hashcli eval --src DIR --tgt DIR --method a,b trains and compares"
 )
 
+
+RIVALS = "couple,source-only,itq"  # what a page compares where nothing was named
+LENGTHS = (16, 32, 64, 128)
 
 COMPARING_ONLY = (
     "truth", "method", "all_methods", "split", "seeds", "bits", "backbone", "settings", "labels", "device", "seed",
@@ -88,7 +92,16 @@ def evaluate(
     workers: opt.Workers = None,
     form: opt.TableFormat = None,
     header: opt.Header = False,
-    report: opt.Report = None,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--report",
+            metavar="FILE.html|FILE.jsonl",
+            help="FILE.html: a page with figures, examples and what they mean; it also trains for other code lengths, "
+            "and compares couple, source-only and itq where --method names none. FILE.jsonl: one JSON line for each "
+            "photo that failed. May be given once for each.",
+        ),
+    ] = None,
     library: opt.Library = None,
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
@@ -103,7 +116,7 @@ def evaluate(
     from hashcli.training import TrainOptions
     from hashcli.walking import WalkOptions
 
-    output.check_report(report)
+    page, failed = _reports(report or ())
     talk = output.talk(quiet, verbose)
     walk = WalkOptions(tuple(include or ()), tuple(exclude or ()), hidden, follow_symlinks)
     if src and tgt and not database:
@@ -125,13 +138,15 @@ def evaluate(
             tgt,
             queries=queries,
             truth=truth,
-            methods=[name.strip() for name in (method or "couple").split(",") if name.strip()],
+            methods=[name.strip() for name in (method or (RIVALS if page else "couple")).split(",") if name.strip()],
             all_methods=all_methods,
             split=split,
             seeds=seeds,
             paper_counting=paper_counting,
             options=options,
             progress=talk,
+            gather=page is not None,
+            lengths=LENGTHS if page else (),
         )
     elif queries and database and not (src or tgt):
         _refuse(ctx, COMPARING_ONLY, "--src and --tgt")
@@ -144,13 +159,39 @@ def evaluate(
             walk=walk,
             workers=workers,
             progress=talk,
+            gather=page is not None,
         )
     else:
         raise UsageError("eval needs --queries and --database, or --src and --tgt", TWO_FORMS)
     for note in measured.notes:
         talk.say(note)
-    show_measures(EvalReport(measured.rows).summary(), form, header)
-    output.finish(measured.failures, report, talk)
+    summaries = EvalReport(measured.rows).summary()
+    show_measures(summaries, form, header)
+    if page is not None and measured.evidence is not None:
+        from hashcli.report_page import Report, report_page
+
+        same_seed = [row for row in measured.rows if row.seed == measured.rows[0].seed]
+        folders = (os.fspath(src), os.fspath(tgt)) if src and tgt else None
+        by_length = [*measured.by_length, *same_seed]
+        made = Report(summaries, measured.evidence, by_length, measured.notes, folders, workers)
+        page.write_text(report_page(made, talk), "utf-8")
+        talk.say(f"{output.shown(page)}: figures, examples, and what they mean")
+    output.finish(measured.failures, failed, talk)
+
+
+def _reports(files: Sequence[Path]) -> tuple[Path | None, Path | None]:
+    """The page and the list of failures asked for. Raises UsageError, and MachineError where no page can be drawn."""
+    pages = [file for file in files if file.suffix.lower() in (".html", ".htm")]
+    lists = [file for file in files if file not in pages]
+    if len(pages) > 1 or len(lists) > 1:
+        raise UsageError("--report takes one page and one list", "hashcli eval ... --report a.html --report b.jsonl")
+    for file in files:
+        output.check_report(file)
+    if pages:
+        from hashcli import figures
+
+        figures.check()
+    return next(iter(pages), None), next(iter(lists), None)
 
 
 def _refuse(ctx: typer.Context, names: Sequence[str], form: str) -> None:

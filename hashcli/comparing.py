@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from hashcli.collection import (
     real_folder,
     with_classes,
 )
-from hashcli.errors import MachineError, UsageError
+from hashcli.errors import LibraryError, MachineError, UsageError
 from hashcli.extraction import PhotoFailure
 from hashcli.jobs import checked_method
 from hashcli.library import Library
@@ -34,7 +34,9 @@ from hashcli.roots import domain_of
 from hashcli.walking import WalkOptions
 
 if TYPE_CHECKING:
-    from hashcli.evaluation import Coded, EvalRow, Trial
+    from hashcli.evaluation import Coded, EvalReport, EvalRow, Observer, Trial
+    from hashcli.evidence import Evidence, Side
+    from hashcli.fitting import FittedHasher
     from hashcli.hasher import Hasher
     from hashcli.records import Root
     from hashcli.training import TrainOptions
@@ -65,8 +67,8 @@ def evaluate_library(
 ) -> Measured:
     """Measure the library's hasher: photos of `queries` looked up among those of `database`.
 
-    Classes are subfolders of either. `gather` also keeps the evidence for a report. Raises UsageError for folders without classes, NoLibraryError, and what
-    `evaluation.evaluate_current` raises.
+    Classes are subfolders of either. `gather` also keeps the evidence for a report. Raises UsageError for folders
+    without classes, NoLibraryError, and what `evaluation.evaluate_current` raises.
     """
     from hashcli.backbones import ExportedBackbone
     from hashcli.evaluation import evaluate_current, unique_rows
@@ -83,11 +85,10 @@ def evaluate_library(
     )
     classes = sorted({*asked.classes, *given.classes})
     coded: list[Coded] = []
-    parts: list[Part] = []
     failures: list[PhotoFailure] = []
-    for collection in (asked, given):
-        part = read_part(collection, backbone, library, workers, progress)
-        parts.append(part)
+    with _caches(library, progress) as caches:
+        parts = [read_part(collection, backbone, caches, workers, progress) for collection in (asked, given)]
+    for part in parts:
         failures += part.failures
         coded.append(_coded(part, hasher, roots, classes))
     report = evaluate_current(
@@ -109,6 +110,8 @@ def evaluate_library(
 
 
 def _side(part: Part, labels: NDArray[np.int64]) -> Side:
+    from hashcli.evidence import Side
+
     return Side([file.full for file in part.files], part.digests, part.features, labels)
 
 
@@ -145,9 +148,10 @@ def compare_folders(
     `gather` also keeps the evidence of the first seed's cross-domain search for a report, and with that seed trains
     for the code `lengths` as well. Raises UsageError for folders, classes, methods and settings that cannot work.
     """
-    from hashcli.evaluation import EvalReport, Observer, Trial, compare_methods
+    from hashcli.devices import resolve_device
+    from hashcli.evaluation import compare_methods
     from hashcli.evidence import Evidence
-    from hashcli.fitting import SOURCE, TARGET, FittedHasher, Labeled, resolve_device
+    from hashcli.fitting import SOURCE, TARGET, Labeled
 
     chosen, notes = _methods(methods, all_methods, options)
     folders = [(src, "--src"), (tgt, "--tgt"), *([(queries, "--queries")] if queries else [])]
@@ -160,14 +164,15 @@ def compare_folders(
     asked = _classes_of(collect(queries, "--queries", options.walk), "--queries") if queries else None
     device = resolve_device(options.device)
     backbone = backbones.exported(options.backbone, progress)
-    with _caches(library) as caches:
-        parts = [read_part(c, backbone, caches, options.workers, progress) for c in (source, target, asked) if c]
+    with _caches(library, progress) as caches:
+        given = [collection for collection in (source, target, asked) if collection]
+        parts = [read_part(c, backbone, caches, options.workers, progress, device) for c in given]
     failures = [failure for part in parts for failure in part.failures]
     labeled = parts[0].take([i for i, labels in enumerate(parts[0].labels) if labels])
     arrays = _Arrays(source.classes, any(part.collection.multi_label for part in parts))
-    trials = arrays.trials(labeled, parts[1], parts[2] if asked else None, split, seeds, options.seed)
+    trials, asked_part = arrays.trials(labeled, parts[1], parts[2] if asked else None, split, seeds, options.seed)
     learned = Labeled(labeled.features, arrays.labels(labeled))
-    evidence = Evidence(_side(arrays.asked, trials[0].query_labels), _side(labeled, learned.labels), source.classes)
+    evidence = Evidence(_side(asked_part, trials[0].query_labels), _side(labeled, learned.labels), source.classes)
 
     def keep(name: str, trial: Trial, hasher: FittedHasher) -> None:
         if trial is trials[0]:
@@ -189,9 +194,7 @@ def compare_folders(
 
     found = compared(trials, options.n_bits, keep if gather else None)
     by_length = [row for n_bits in lengths if n_bits != options.n_bits for row in compared(trials[:1], n_bits).rows]
-    return Measured(
-        found.rows, notes + arrays.notes + found.notes, failures, evidence if gather else None, by_length
-    )
+    return Measured(found.rows, notes + arrays.notes + found.notes, failures, evidence if gather else None, by_length)
 
 
 def _methods(
@@ -230,17 +233,19 @@ class _Arrays:
 
     def trials(
         self, source: Part, target: Part, queries: Part | None, split: float, seeds: int, first_seed: int
-    ) -> list[Trial]:
-        from hashcli.evaluation import Trial, split_trials
+    ) -> tuple[list[Trial], Part]:
+        """The trials, and the photos that the first of them asks with."""
+        from hashcli.evaluation import Trial, hold_out, split_trials
 
         numbers = range(first_seed, first_seed + seeds)
-        from_target = queries is None
         target = self._apart(target, source.digests, "target")
         if queries is None:
-            return split_trials(target.features, self.labels(target), split, numbers)
+            trials = split_trials(target.features, self.labels(target), split, numbers)
+            return trials, target.take(hold_out(len(target), split, first_seed)[0])
         queries = self._apart(queries, [*source.digests, *target.digests], "query")
         known = self.labels(target) if target.collection.classes else None
-        return [Trial(seed, target.features, known, queries.features, self.labels(queries)) for seed in numbers]
+        trials = [Trial(seed, target.features, known, queries.features, self.labels(queries)) for seed in numbers]
+        return trials, queries
 
     def _apart(self, part: Part, others: Sequence[bytes], what: str) -> Part:
         from hashcli.evaluation import unique_rows
@@ -276,10 +281,16 @@ def _truth(collection: Collection, table: Path | None, progress: Progress, *, ne
 
 
 @contextmanager
-def _caches(library: Library | None) -> Iterator[Library]:
-    """The library's caches, or where there is none, caches that last as long as this run."""
-    if library is not None:
-        yield library
-        return
-    with tempfile.TemporaryDirectory(prefix="hashcli-") as scratch:
-        yield Library.create(Path(scratch, "library"))
+def _caches(library: Library | None, progress: Progress) -> Iterator[Library]:
+    """The library's caches, locked against other writers; or caches that last as long as this run.
+
+    The latter where there is no library, or it is being written or may not be.
+    """
+    with ExitStack() as stack:
+        if library is not None:
+            try:
+                stack.enter_context(library.writing())
+            except LibraryError as error:
+                progress.say(f"{error}; features that are computed now are not kept")
+                library = None
+        yield library or Library.create(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hashcli-"))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -97,6 +97,9 @@ class Trial:
     query_labels: Ints
 
 
+Observer = Callable[[str, Trial, FittedHasher], None]
+
+
 def split_trials(features: Raw, labels: Ints, share: float, seeds: Iterable[int]) -> list[Trial]:
     """One trial per seed: a random `share` of the target photos (n, d), drawn by the seed, is held out as queries."""
     trials = []
@@ -118,12 +121,13 @@ def compare_methods(
     paper_counting: bool = False,
     device: str = "cpu",
     skip_refused: bool = False,
+    observe: Observer | None = None,
 ) -> EvalReport:
     """Train each method, given by name and settings words, with each trial's seed, and measure it on its queries.
 
     Labels of source, targets and queries are class numbers (n,), the source's below `n_classes`, or 0/1 rows
-    (n, n_classes). A method that cannot learn from these photos is an error, or with `skip_refused` a note. Raises
-    UsageError when there is nothing to measure.
+    (n, n_classes). A method that cannot learn from these photos is an error, or with `skip_refused` a note.
+    `observe` is given each fitted hasher. Raises UsageError when there is nothing to measure.
     """
     for trial in trials:
         _require_shared_labels(trial.query_labels, source.labels, "cross-domain")
@@ -154,6 +158,8 @@ def compare_methods(
                     report.rows[:] = [row for row in report.rows if row.method != name]
                     report.notes.append(f"{name} is left out: {error}")
                 else:
+                    if observe is not None:
+                        observe(name, trial, hasher)
                     for protocol, levels in _rankings(hasher, source, trial):
                         measures = measure(levels, k, paper_counting)
                         report.rows.append(EvalRow(name, trial.seed, n_bits, protocol, measures))
