@@ -109,11 +109,15 @@ def _one_thread() -> Iterator[ThreadPoolExecutor]:
 
 def _rule(spec: Spec) -> str:
     """Under which conditions a photo that failed may be taken to fail again."""
+    decoders = ", ".join(f"{name} {_version(name)}" for name in ("pillow", "pillow-heif", "rawpy"))
+    return f"{DECODE_RULE}; {spec.size} {spec.fit}; {decoders}"
+
+
+def _version(package: str) -> str:
     try:
-        heif = metadata.version("pillow-heif")
+        return metadata.version(package)
     except metadata.PackageNotFoundError:
-        heif = "none"
-    return f"{DECODE_RULE}; {spec.size} {spec.fit}; Pillow {metadata.version('pillow')}; pillow-heif {heif}"
+        return "none"
 
 
 @dataclass

@@ -15,6 +15,8 @@ import zlib
 from mmap import mmap
 from typing import TYPE_CHECKING, Literal
 
+from hashcli.raw import looks_raw, preview
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -113,6 +115,11 @@ def open_image(data: Data) -> Image.Image:
     Image.MAX_IMAGE_PIXELS = None  # the cap on pixels is ours, and not a warning
     if not data:
         raise PhotoError("is empty")
+    if looks_raw(data):
+        try:
+            return preview(data)
+        except ImportError:
+            raise PhotoError("is RAW: needs hashcli[raw]") from None
     for formats in (_COMMON_FORMATS, _OTHER_FORMATS):  # the others cost the import of all Pillow's plugins
         stream = io.BytesIO(data) if isinstance(data, bytes) else data
         stream.seek(0)
@@ -131,7 +138,7 @@ def _open_heif(data: Data) -> Image.Image:
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError:
-        raise PhotoError("is HEIC: needs pillow-heif") from None
+        raise PhotoError("is HEIC: needs hashcli[heic]") from None
     return Image.open(io.BytesIO(data), formats=("HEIF",))
 
 
