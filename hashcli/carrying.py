@@ -9,7 +9,7 @@ has stored is kept by the next.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -84,7 +84,11 @@ def fill(
             gallery.add_root(path, domain)
         filling = _Filling(library, gallery, hasher, backbone, workers, progress)
         said: dict[bytes, str] = {}
-        n_given = sum(filling.give(block) for block in blocks(_noting_captions(given, said)))
+        n_given = 0
+        with progress.task("giving photos their codes") as task:
+            for block in blocks(_noting_captions(given, said)):
+                n_given += filling.give(block)
+                task.advance(len(block))
         for path, domain in roots:
             gallery.add_root(path, domain, by_folder=path not in filling.by_table)
         n_carried = 0
@@ -179,13 +183,14 @@ class _Filling:
                 f"{n_missing} photos of the library are read again: {self._backbone.spec.name} has not seen them yet"
             )
         n_carried = 0
-        reading = self._progress.task("reading photos again", n_missing) if n_missing else nullcontext()
-        with reading as task:
-            progress = within(self._progress, task) if task else self._progress
+        with self._progress.task("carrying photos over", n_missing or source.count()) as task:
+            progress = within(self._progress, task) if n_missing else self._progress
             for block in waiting():
                 records, rows = self._with_rows(block, old_roots, progress)
                 self._append([replace(r, root=ids[old_roots[r.root].path]) for r in records], rows)
                 n_carried += len(records)
+                if not n_missing:  # else reading them is the progress
+                    task.advance(len(block))
         return n_carried
 
     def _rows(self, records: Sequence[Record], check: bool = False) -> NDArray[np.int64]:

@@ -60,12 +60,15 @@ def repair(folder: Path, progress: Progress) -> Repaired:
     with library.writing():
         _mend_current(library, report)
         _mend_caches(library, report)
-        for generation in _with_hashers(library, report):
-            problems = _gallery_problems(generation)
-            if problems:
-                progress.say(f"the gallery of {generation.name} is damaged: {problems[0]}")
-                _rebuild(library, generation, report)
-            _mend_captions(generation, report)
+        generations = list(_with_hashers(library, report))
+        with progress.task("checking galleries", len(generations)) as task:
+            for generation in generations:
+                problems = _gallery_problems(generation)
+                if problems:
+                    progress.say(f"the gallery of {generation.name} is damaged: {problems[0]}")
+                    _rebuild(library, generation, report)
+                _mend_captions(generation, report)
+                task.advance()
     return report
 
 
