@@ -20,7 +20,7 @@ class Settings(LabelCodeSettings):
     """Weights of 0 turn a part off. Chosen on the benchmark's development tasks, as every rival's."""
 
     warmup: Annotated[int, Param("epochs on the source alone, before targets take part", ge=0)] = 1
-    discrepancy: Annotated[float, Param("weight of the domains' mean discrepancy", ge=0)] = 3.0
+    discrepancy: Annotated[float, Param("weight of the domains' mean discrepancy", ge=0)] = 0.3
     entropy: Annotated[float, Param("weight of the target's prediction entropy", ge=0)] = 0.1
 
 

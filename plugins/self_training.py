@@ -20,7 +20,7 @@ class Settings(LabelCodeSettings):
     """Chosen on the benchmark's development tasks, as every rival's (benchmarks/results/quality.md)."""
 
     warmup: Annotated[int, Param("epochs on the source alone, before targets take part", ge=0)] = 1
-    alpha: Annotated[float, Param("share of the targets trusted, the surest ones", ge=0, le=1)] = 1.0
+    alpha: Annotated[float, Param("share of the targets trusted, the surest ones", ge=0, le=1)] = 0.6
     soft_labels: Annotated[bool, Param("train on label probabilities, not on the likeliest label")] = True
     target_weight: Annotated[float, Param("weight of the pseudo-label loss", ge=0)] = 1.0
 
