@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn  # noqa: TID253
 
 from hashcli import weights
-from hashcli.backbones import DEFAULT, FAMILIES, split_file
+from hashcli.backbones import DEFAULT, FAMILIES, TUNED, split_file
 from hashcli.errors import MachineError, UsageError
 from hashcli.onnx_export import quiet
 from hashcli.progress import Progress
@@ -51,6 +51,8 @@ def build(name: str, progress: Progress) -> Backbone:
     if name == DEFAULT:
         return _efficientnet_lite0()
     family, _, rest = name.partition(":")
+    if family == TUNED:
+        raise MachineError(f"the weights of {name} are in the hasher alone, as ONNX")
     if family != "file":
         return _FAMILIES[family](rest, None, progress)
     path, architecture = split_file(rest)

@@ -26,6 +26,7 @@ def adapt(
     captions_file: opt.CaptionsFile = None,
     device: opt.Device = "auto",
     seed: opt.Seed = 0,
+    finetune: opt.Finetune = "none",
     include: opt.Include = None,
     exclude: opt.Exclude = None,
     hidden: opt.Hidden = False,
@@ -57,6 +58,7 @@ def adapt(
         settings=tuple(settings or ()),
         device=device,
         seed=seed,
+        finetune=finetune,
         labels=labels,
         captions=captions_file,
         workers=workers,
@@ -69,7 +71,8 @@ def adapt(
         confirm=output.confirmation(),
     )
     talk = output.talk(quiet, verbose)
-    learned = training.adapt(output.writable(library), src, tgt, options, talk)
+    with output.reporting(report):
+        learned = training.adapt(output.writable(library), src, tgt, options, talk)
     _summarize(learned, library, talk)
     output.finish(learned.failures, report, talk)
 
@@ -84,6 +87,7 @@ def train(
     captions_file: opt.CaptionsFile = None,
     device: opt.Device = "auto",
     seed: opt.Seed = 0,
+    finetune: opt.Finetune = "none",
     include: opt.Include = None,
     exclude: opt.Exclude = None,
     hidden: opt.Hidden = False,
@@ -114,6 +118,7 @@ def train(
         settings=tuple(settings or ()),
         device=device,
         seed=seed,
+        finetune=finetune,
         labels=labels,
         captions=captions_file,
         workers=workers,
@@ -126,7 +131,8 @@ def train(
         confirm=output.confirmation(),
     )
     talk = output.talk(quiet, verbose)
-    learned = training.train(output.writable(library), folder, options, talk)
+    with output.reporting(report):
+        learned = training.train(output.writable(library), folder, options, talk)
     _summarize(learned, library, talk)
     output.finish(learned.failures, report, talk)
 

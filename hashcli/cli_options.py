@@ -16,6 +16,7 @@ import typer
 FORMATS = ("table", "tsv", "csv", "jsonl", "paths")
 DEVICES = ("auto", "cuda", "cpu", "mps")
 DOMAINS = ("src", "tgt")
+FINETUNES = ("none", "last", "all")
 CODE_LENGTHS = ("16", "32", "48", "64", "96", "128", "256", "512", "1024")
 
 
@@ -219,6 +220,16 @@ NoIndex = Annotated[
 ]
 Replace = Annotated[
     bool, typer.Option("--replace", help="Replace a hasher that was learned from unrelated folders, without asking.")
+]
+Finetune = Annotated[
+    str,
+    typer.Option(
+        "--finetune",
+        metavar="|".join(FINETUNES),
+        parser=one_of(*FINETUNES),
+        help="Train the backbone too: the last quarter of its layers, or all. Slow without a GPU.",
+        autocompletion=_starting(*FINETUNES),
+    ),
 ]
 Restart = Annotated[bool, typer.Option("--restart", help="Begin anew instead of going on where a stopped run was.")]
 Force = Annotated[

@@ -106,22 +106,22 @@ class RowSampler:
     """
 
     def __init__(self, n: int, batch_size: int, seed: int, labels: Ints | None = None) -> None:
-        self._n, self._size = n, min(batch_size, n)
+        self._n, self.size = n, min(batch_size, n)
         self._rng = np.random.default_rng(seed)
         self._queue: Ints = np.empty(0, np.int64)
         self._pools = None if labels is None else [np.flatnonzero(labels == c) for c in np.unique(labels)]
 
     def draw(self) -> Ints:
         """The next batch of row numbers (b,) int64."""
-        while len(self._queue) < self._size:
+        while len(self._queue) < self.size:
             self._queue = np.concatenate([self._queue, self._shuffled()])
-        rows, self._queue = self._queue[: self._size], self._queue[self._size :]
+        rows, self._queue = self._queue[: self.size], self._queue[self.size :]
         return rows
 
     def halve(self) -> int:
         """Draw batches of half the size from now on; that size, 0 when one row cannot be halved."""
-        self._size //= 2
-        return self._size
+        self.size //= 2
+        return self.size
 
     def _shuffled(self) -> Ints:
         if self._pools is None:
@@ -134,10 +134,10 @@ class RowSampler:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on from here, as JSON-able values."""
-        return {"rng": self._rng.bit_generator.state, "queue": self._queue.tolist(), "size": self._size}
+        return {"rng": self._rng.bit_generator.state, "queue": self._queue.tolist(), "size": self.size}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state()` was taken."""
         self._rng.bit_generator.state = state["rng"]
         self._queue = np.asarray(state["queue"], np.int64)
-        self._size = int(state["size"])
+        self.size = int(state["size"])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hashcli import codes, registry, settings
 from hashcli.data import SourceData, TargetData, TrainingData
 from hashcli.errors import UsageError
-from hashcli.method import Fitted, GradientMethod, HashMethod, Run, Task
+from hashcli.method import Fitted, GradientMethod, HashMethod, Run, Task, Tuning
 from hashcli.progress import Progress
 from hashcli.vocabulary import Vocabulary
 
@@ -92,14 +92,16 @@ def fit_method(
     checkpoint: Path | None = None,
     encode: Callable[[Pixels], Raw] | None = None,
     check_export: bool = True,
+    tune: Callable[[Floats], Tuning] | None = None,
 ) -> FittedHasher:
     """Fit the method called `name`, with settings `words` ("name=value"), on photos of one or two domains.
 
     `encode` (pixels (n, s, s, 3) -> raw features (n, d)) is the backbone that made the features; methods that mix
     photos need it and the domains' `images`. `check_export` tries the ONNX export of an untrained head first, so
-    that a head that could not be saved fails before it is trained. The same arguments give the same hasher on the
-    same kind of machine. Raises UsageError for names, settings, code lengths and data that cannot work,
-    MachineError when training or the export fails.
+    that a head that could not be saved fails before it is trained. `tune` makes of the means what trains the backbone
+    too (`finetuning.Tuning`); its caller then has new features, and owes the hasher their means. The same arguments
+    give the same hasher on the same kind of machine. Raises UsageError for names, settings, code lengths and data that
+    cannot work, MachineError when training or the export fails.
     """
     import torch
 
@@ -111,6 +113,10 @@ def fit_method(
     method = cls(Task(n_bits, dim, n_classes, seed, name), settings.parse(cls.Settings, words, name))
     if method.wants_pixels and encode is None:
         raise UsageError(f"{name} mixes photos with these settings, and here are only their features")
+    if method.wants_pixels and tune:
+        raise UsageError(
+            f"{name} mixes photos with these settings, and fine-tuning does not", "leave pixel_mixup off, or --finetune"
+        )
     means = fit_input_norm(source.features if source else None, target.features if target else None, method.centering)
     vocabulary = None
     if "captions" in method.needs and source is not None and source.captions is not None:
@@ -120,7 +126,8 @@ def fit_method(
     with _reproducible(seed, device):
         if check_export and isinstance(method, GradientMethod):
             check_exportable(method.build_head(), dim, n_bits)
-        fitted, threads = method.fit(data, Run(seed, device, progress, checkpoint)), torch.get_num_threads()
+        run = Run(seed, device, progress, checkpoint, tune(means) if tune else None)
+        fitted, threads = method.fit(data, run), torch.get_num_threads()
     if fitted.text is not None and vocabulary is not None:
         fitted.vocabulary = vocabulary.record()
     return FittedHasher(means, fitted, method, threads)

@@ -24,7 +24,7 @@ MIN_WEIGHT = 1e-3  # diffusion needs positive weights; cosines may be negative
 
 def unit_rows(x: NDArray[np.floating]) -> NDArray[np.float32]:
     """Rows of length one, float32; rows of zeros stay zero."""
-    single = x.astype(np.float32)
+    single = x.astype(np.float32, copy=False)
     unit: NDArray[np.float32] = single / np.maximum(np.linalg.norm(single, axis=1, keepdims=True), 1e-12)
     return unit
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from hashcli import __version__, backbones, calibration, registry, settings
 from hashcli.carrying import Given
 from hashcli.codes import check_n_bits
-from hashcli.errors import LibraryError
+from hashcli.errors import LibraryError, MachineError, UsageError
 from hashcli.holding import held_out_record
 from hashcli.parts import Part, label_array
 from hashcli.photos import escape
@@ -31,17 +32,31 @@ if TYPE_CHECKING:
     from hashcli.fitting import FittedHasher
     from hashcli.helped import Helped
     from hashcli.library import Library
-    from hashcli.method import HashMethod
+    from hashcli.method import HashMethod, Tuning
     from hashcli.records import Domain
 
+Means = NDArray[np.float32]
 
-def checked_method(name: str, words: Sequence[str], n_bits: int, backbone: str) -> type[HashMethod]:
+
+def checked_method(
+    name: str, words: Sequence[str], n_bits: int, backbone: str, finetune: str = "none"
+) -> type[HashMethod]:
     """The method's class, once the names, settings and code length asked for are known to be right (UsageError)."""
     check_n_bits(n_bits)
     backbones.check_name(backbone)
     method = registry.load(name)
     settings.parse(method.Settings, words, name)
+    if finetune != "none" and not method.finetunes:
+        able = [other for other in registry.installed() if _loads(other) and registry.load(other).finetunes]
+        raise UsageError(f"{name} cannot train the backbone (--finetune)", f"methods that can: {', '.join(able)}")
     return method
+
+
+def _loads(name: str) -> bool:
+    try:
+        return bool(registry.load(name))
+    except MachineError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -49,6 +64,8 @@ class TrainingJob:
     """A method with its settings, and the parts ("src" labeled, "tgt" never labeled) it learns from.
 
     held_out: digests of labeled photos that it does not learn from (`holding`); they are indexed like the others.
+    finetune: none, or which layers of the backbone are trained too; pretrained: the backbone it began with, once
+    `backbone` is the one that came of that.
     """
 
     method: str
@@ -58,6 +75,8 @@ class TrainingJob:
     backbone: ExportedBackbone
     parts: dict[Domain, Part]
     held_out: frozenset[bytes] = frozenset()
+    finetune: str = "none"
+    pretrained: ExportedBackbone | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -88,7 +107,7 @@ class TrainingJob:
         plugin = registry.find(self.method)
         chosen = settings.record(settings.parse(registry.load(self.method).Settings, self.words, self.method))
         made = [__version__, plugin.package, plugin.version, self.method, chosen]
-        plan = [*made, self.n_bits, self.seed, self.backbone.spec.key]
+        plan = [*made, self.n_bits, self.seed, (self.pretrained or self.backbone).spec.key, self.finetune]
         said = hashlib.blake2b(json.dumps(plan).encode(), digest_size=12)
         for domain, part in sorted(self.parts.items()):
             said.update(domain.encode())
@@ -100,8 +119,10 @@ class TrainingJob:
             said.update(digest)
         return said.hexdigest()
 
-    def fit(self, progress: Progress, device: str, checkpoint: Path) -> FittedHasher:
-        """Train. Raises what `fitting.fit_method` raises."""
+    def fit(
+        self, progress: Progress, device: str, checkpoint: Path, tune: Callable[[Means], Tuning] | None = None
+    ) -> FittedHasher:
+        """Train, `tune` as `fitting.fit_method` takes it. Raises what that raises."""
         from hashcli.fitting import Labeled, Unlabeled, fit_method
 
         source = target = None
@@ -123,6 +144,7 @@ class TrainingJob:
             device=device,
             checkpoint=checkpoint,
             encode=self._features,
+            tune=tune,
         )
 
     def write_hasher(
@@ -166,6 +188,7 @@ class TrainingJob:
                     "job": self.key,
                     "held_out": held_out_record(self.held_out),
                     "helped": helped.record(),
+                    "finetune": self.finetune,
                 },
             )
 
@@ -198,16 +221,27 @@ class TrainingJob:
 
         return BackboneSession(self.backbone.folder, self.backbone.spec)
 
+    def photos(self, wanted: Sequence[tuple[str, NDArray[np.int64]]]) -> Generator[NDArray[np.uint8], None, None]:
+        """Pixels (len(rows), s, s, 3) of rows of the training data, for each ("source" or "target", rows) in turn."""
+        return self._pixels([(self.labeled if name == "source" else self.parts["tgt"], rows) for name, rows in wanted])
+
     def _read(self, part: Part, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return next(self._pixels([(part, rows)]))
+
+    def _pixels(self, wanted: Sequence[tuple[Part, NDArray[np.int64]]]) -> Generator[NDArray[np.uint8], None, None]:
+        """Decoded some photos ahead of their taking. Raises LibraryError for one that cannot be read any more."""
         from hashcli.decoding import decode_all
 
         spec = self.backbone.spec
-        files = [part.files[i] for i in rows]
-        read = list(decode_all(files, spec.size, spec.fit))
-        for file, photo in zip(files, read, strict=True):
-            if photo.pixels is None:
-                raise LibraryError(
-                    f"{escape(file.full)} can no longer be read: {photo.reason}",
-                    "run the same command again, or leave pixel mixup off",
-                )
-        return np.stack([photo.pixels for photo in read if photo.pixels is not None])
+        files = [part.files[row] for part, rows in wanted for row in rows]
+        with closing(decode_all(files, spec.size, spec.fit)) as decoded:
+            for part, rows in wanted:
+                block = []
+                for row, photo in zip(rows, decoded, strict=False):
+                    if photo.pixels is None:
+                        raise LibraryError(
+                            f"{escape(part.files[row].full)} can no longer be read: {photo.reason}",
+                            "run the same command again",
+                        )
+                    block.append(photo.pixels)
+                yield np.stack(block)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from hashcli.data import Bank, Batch, TrainingData
 from hashcli.errors import UsageError
@@ -39,14 +39,25 @@ class Task:
     name: str = "this method"
 
 
+class Tuning(Protocol):
+    """Trains backbone and head together."""
+
+    def minimize(self, method: GradientMethod, data: TrainingData, run: Run) -> nn.Module:
+        """The head; as `optimization.minimize`."""
+
+
 @dataclass
 class Run:
-    """How one fit runs: device, where progress and counts go, where checkpoints may lie (None: nowhere)."""
+    """How one fit runs: device, where progress and counts go, where checkpoints may lie (None: nowhere).
+
+    tuning: what trains the backbone too (`finetuning.Tuning`); None while it stays as it is.
+    """
 
     seed: int
     device: str = "cpu"
     progress: Progress = field(default_factory=Silent)
     checkpoint: Path | None = None
+    tuning: Tuning | None = None
 
 
 @dataclass
@@ -78,13 +89,15 @@ class HashMethod(ABC):
     """One way to learn a hash function.
 
     `summary` is one line for lists, `paper` the reference. `needs` says what must be there; `multi_label`
-    whether photos may carry several labels. The host checks both before any work.
+    whether photos may carry several labels. The host checks both before any work. `finetunes`: a `GradientMethod`
+    that keeps nothing of the features but what `renew` and `begin_epoch` renew, so that the backbone may be trained.
     """
 
     summary: ClassVar[str]
     paper: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
     multi_label: ClassVar[bool] = False
+    finetunes: ClassVar[bool] = False
     Settings: ClassVar[type] = NoSettings
 
     def __init__(self, task: Task, settings: Any) -> None:
@@ -162,6 +175,9 @@ class GradientMethod(HashMethod):
     def prepare(self, data: TrainingData, run: Run) -> None:
         """Look at the training data once, before the first epoch."""
 
+    def renew(self, data: TrainingData, run: Run) -> None:
+        """Look at the training data again: fine-tuning has changed all features. Called before `begin_epoch`."""
+
     def begin_epoch(self, epoch: int, bank: Bank, run: Run) -> None:
         """Renew pseudo-labels, graphs, prototypes. Called with no gradients, before the steps of `epoch` (from 0).
 
@@ -181,7 +197,7 @@ class GradientMethod(HashMethod):
         """Take back what `state()` gave."""
 
     def fit(self, data: TrainingData, run: Run) -> Fitted:
-        """Train the head by gradient steps (`optimization.minimize`)."""
+        """Train the head by gradient steps (`optimization.minimize`), and the backbone if that is asked for."""
         from hashcli.optimization import minimize
 
-        return Fitted(image=minimize(self, data, run))
+        return Fitted(image=(run.tuning.minimize if run.tuning else minimize)(self, data, run))

@@ -97,6 +97,7 @@ class COUPLE(LabelCodeMethod):
     summary = "adapts to an unlabeled target: flow diffusion and progressive mixup"
     paper = "COUPLE: cross-domain retrieval by flow diffusion and progressive mixup"
     needs = frozenset({"source_labels", "target_images"})
+    finetunes = True
     Settings = Settings
     settings: Settings
 
@@ -117,6 +118,9 @@ class COUPLE(LabelCodeMethod):
         assert data.source is not None and data.target is not None
         x = graphs.unit_rows(np.concatenate([data.source.features, data.target.features]))
         self._whitening = graphs.whitening(x, self.settings.whitening) if self.settings.whitening else None
+
+    def renew(self, data: TrainingData, run: Run) -> None:
+        self.prepare(data, run)
 
     def begin_epoch(self, epoch: int, bank: Bank, run: Run) -> None:
         self._stage = self._new_stage(epoch, bank, run) if epoch >= self.settings.warmup else None

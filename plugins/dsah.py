@@ -70,6 +70,7 @@ class DSAH(GradientMethod):
     summary = "unsupervised; learns from which photos are alike"
     paper = "Lin et al., Deep Self-Adaptive Hashing for Image Retrieval, CIKM 2021"
     multi_label = True
+    finetunes = True
     Settings = Settings
     settings: Settings
 

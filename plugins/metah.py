@@ -52,6 +52,7 @@ class METAH(GradientMethod):
     needs = frozenset({"source_labels", "target_images"})
     multi_label = True
     class_balanced = True  # otherwise few pairs of a batch are similar
+    finetunes = True
     Settings = Settings
     settings: Settings
 

@@ -18,6 +18,7 @@ class SourceOnly(LabelCodeMethod):
     summary = "supervised; learns from the labeled photos alone"
     paper = "the source loss of COUPLE, without adaptation"
     needs = frozenset({"source_labels"})
+    finetunes = True
 
     def loss(self, head: nn.Module, helpers: nn.ModuleDict, batch: Batch) -> dict[str, Tensor]:
         assert batch.source is not None and batch.source.labels is not None
