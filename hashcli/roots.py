@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from hashcli.seals import damaged
+
 if TYPE_CHECKING:
     from hashcli.gallery import Gallery
     from hashcli.records import Domain, Record, Root
@@ -45,6 +47,9 @@ class Roots:
         return iter(self._roots)
 
     def __getitem__(self, number: int) -> Root:
+        """The root of a record. Raises DamagedError for one that the gallery does not know."""
+        if number not in self._by_id:
+            raise damaged("the list of roots", f"photos belong to root {number}, which is not known")
         return self._by_id[number]
 
     def owner(self, full: bytes) -> Root | None:
@@ -66,4 +71,4 @@ class Roots:
 
     def full(self, record: Record) -> bytes:
         """The record's absolute path."""
-        return os.path.join(self._by_id[record.root].path, record.path)
+        return os.path.join(self[record.root].path, record.path)

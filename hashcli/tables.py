@@ -119,7 +119,7 @@ class Tables:
     def slot_at(self, key: bytes) -> int | None:
         """The slot of a `path_key`. Raises DamagedError, also when it cannot be told whether there is one."""
         payload = self._paths.get(key)
-        return None if payload is None else int.from_bytes(payload, "big")
+        return None if payload is None else self._held(int.from_bytes(payload, "big"))
 
     def slots_by_path(self, root: int) -> Iterator[int]:
         """The slots of a root's photos in the order of their keys, which but for very long paths is that of paths."""
@@ -128,7 +128,7 @@ class Tables:
 
     def slots_of(self, digest: bytes) -> list[int]:
         """The slots of a content, in order."""
-        return [int.from_bytes(key[len(digest) :], "big") for key, _ in self._digests.range(digest)]
+        return [self._held(int.from_bytes(key[len(digest) :], "big")) for key, _ in self._digests.range(digest)]
 
     def indexed(self) -> dict[str, int]:
         """How many photos each index holds, after reading all of it. Raises DamagedError."""
@@ -195,6 +195,12 @@ class Tables:
         for number, removed in by_block.items():
             block = blocks.without(self.block(number, total), np.array(removed))
             self._put("blocks", blocks.key(number), blocks.encode(block))
+
+    def _held(self, slot: int) -> int:
+        """The slot, which an index names. Raises DamagedError unless it holds a photo."""
+        if slot >= self.slots() or self._get("records", slot_key(slot)) is None:
+            raise damaged("the gallery", f"an index names slot {slot}, which holds no photo")
+        return slot
 
     def _is_live(self, slot: int) -> bool:
         total = self.slots()
