@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 COVERAGE := --cov --cov-report=term
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check bench quality build clean
+.PHONY: help setup demo test test-all check bench quality docs build clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -61,6 +61,9 @@ bench: setup ## run the benchmarks; results go to benchmarks/results
 quality: setup ## measure how good codes are, what is missing; DATA=DIR adds the tasks whose data lies there
 	$(BIN)/python benchmarks/quality.py $(if $(DATA),--data "$(DATA)") --group main
 	$(BIN)/python benchmarks/quality.py --table
+
+docs: setup ## write help texts, settings and exit codes into docs/
+	$(BIN)/python docs/generate.py
 
 build: setup ## make the wheel in dist/
 	@echo "== wheel"
