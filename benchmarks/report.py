@@ -19,7 +19,7 @@ HELD_OUT = {
     "usps-mnist": "USPS → MNIST",
 }
 TITLES = DEVELOPMENT | HELD_OUT
-METAH_TASKS = ("emoji-google-twitter", "emoji-google-fluent", "mnist-usps")
+METAH_TASKS, METAH_LENGTHS = ("emoji-google-twitter", "emoji-google-fluent", "mnist-usps"), (32, 48, 64)
 LENGTHS, LENGTHS_TASK = (16, 32, 48, 64, 96, 128), "mnist-usps"
 SWEEPS_TASK = "mnist-usps"
 
@@ -110,10 +110,10 @@ def _sections(found: dict[str, Results]) -> Iterator[Section]:
         tabled = [(f"{p} mAP:", tables.lengths_table(results, group("main"), LENGTHS, p)) for p in protocols]
         yield f"Code lengths: {_title(results)}", tabled
     measured = [found[name] for name in METAH_TASKS if name in found]
-    yield (
-        "METAH and its forms",
-        [(f"{_title(r)}:", tables.task_table(r, group("metah"), (32, 48, 64), tables.BALLS)) for r in measured],
-    )
+    forms = group("metah")
+    over_all = [("All tasks and code lengths:", tables.means(measured, forms, METAH_LENGTHS))]
+    apart = [(f"{_title(r)}:", tables.task_table(r, forms, METAH_LENGTHS, tables.BALLS)) for r in measured]
+    yield "METAH and its forms", over_all + apart
     titles = {name: title for name, title in DEVELOPMENT.items() if name in found}
     yield "COUPLE, part by part", [("", tables.compared(found, titles, group("ablation"), Variant("source-only")))]
     yield "COUPLE, one change at a time", [("", tables.compared(found, titles, group("switches"), COUPLE))]

@@ -104,6 +104,17 @@ def lengths_table(results: Results, chosen: Sequence[Variant], bits: Sequence[in
     return markdown(["method", *map(str, bits)], [line for line in lines if any(line[1:])])
 
 
+def means(measured: Sequence[Results], chosen: Sequence[Variant], bits: Sequence[int]) -> str:
+    """Variants x `BALLS`: means over all tasks and code lengths, of the seeds that all of these have."""
+    lines = []
+    for variant in chosen:
+        runs = [results.of(variant, n_bits) for results in measured for n_bits in bits]
+        cells = [mean_of([scores(those, protocol, name) for those in runs]) for _, protocol, name in BALLS]
+        if cells[0]:
+            lines.append([label(variant), *map(cell, cells), str(len(cells[0]))])
+    return markdown(["mean", *(title for title, _, _ in BALLS), "seeds"], lines)
+
+
 def compared(found: Mapping[str, Results], titles: Mapping[str, str], chosen: Sequence[Variant], base: Variant) -> str:
     """Variants x tasks at 64 bits, their mean, and the difference of each from `base` in the seeds they share."""
 

@@ -323,6 +323,14 @@ def test_variants_are_compared_in_the_seeds_they_share_with_the_base():
     ]
 
 
+def test_means_over_tasks_are_of_the_seeds_that_all_of_them_have():
+    one, two = measured("mnist-usps", couple=(0.5, 0.6, 0.9), lsh=(0.1,)), measured("usps-mnist", couple=(0.3, 0.6))
+    table = tables.means([one, two], variants.parse("couple,lsh"), [64]).splitlines()
+    assert table[2:] == [
+        "| `couple` | 50.0 ± 14.1 | 25.0 ± 0.0 | 12.5 ± 0.0 | 30.0 ± 0.0 | 25.0 ± 0.0 | 12.5 ± 0.0 | 2 |"
+    ]
+
+
 def test_seeds_are_a_number_of_them_or_the_first_and_the_last(toy, trained):
     assert quality.main(["--methods", "lsh", "--bits", "16", "--seeds", "3-4", *toy]) == 0
     assert quality.main(["--methods", "lsh", "--bits", "16", "--seeds", "1", *toy]) == 0
