@@ -178,6 +178,11 @@ class Gallery:
         with self._read() as tables:
             return [tables.record(int(slot)) for slot in slots]
 
+    def paths(self, slots: Slots) -> list[tuple[int, bytes]]:
+        """Root and path of slots, much quicker than their records. Raises ValueError for a slot without photo."""
+        with self._read() as tables:
+            return [tables.path(int(slot)) for slot in slots]
+
     def codes(self, slots: Slots) -> Packed:
         """Packed codes (n, n_bits // 8) of slots, removed ones included. Raises ValueError for one never given."""
         wanted = np.asarray(slots, np.int64)

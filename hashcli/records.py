@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
-from hashcli.seals import damaged, seal, unseal
+from hashcli.seals import LARGEST, SOUND, damaged, seal, unseal
 
 Domain = Literal["src", "tgt"]
 DOMAINS: tuple[Domain, Domain] = ("src", "tgt")
@@ -93,6 +94,14 @@ def decode_record(slot: int, value: bytes | memoryview) -> Record:
     label = payload[label_start:].decode("utf-8", "surrogateescape") if flags & _LABELED else None
     path = payload[_RECORD.size : label_start]
     return Record(root, path, size, mtime_ns, digest, label, DOMAINS[flags & _TARGET])
+
+
+def decode_path(slot: int, value: bytes | memoryview) -> tuple[int, bytes]:
+    """Root and path of what `encode_record` wrote; much quicker than all of it. Raises DamagedError."""
+    if not _RECORD.size + 4 <= len(value) <= LARGEST or zlib.crc32(value, zlib.crc32(_SLOT.pack(slot))) != SOUND:
+        raise damaged(f"the record of slot {slot}", "it is not what was written")
+    root, _, _, _, _, path_size, _ = _RECORD.unpack_from(value)
+    return root, bytes(value[_RECORD.size : _RECORD.size + path_size])
 
 
 def encode_root(root: Root) -> bytes:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from hashcli.codes import Words
 
+_compiled: Any
 try:
-    from hashcli import _scan as _compiled  # type: ignore[attr-defined, unused-ignore]
+    from hashcli import _scan as _compiled  # type: ignore[attr-defined, no-redef, unused-ignore]
 except ImportError:
     _compiled = None
 
@@ -90,7 +91,7 @@ class TopK:
         self._kernel = kernel() if n_queries else "numpy"
         if self._kernel != "numpy":
             rows, few = np.ascontiguousarray(queries.T), MULTIPLIERS.astype(np.uint32)
-            self._compiled = _compiled.start(self._kernel, n_words, rows, self._limits, k or 0, few)
+            self._search = _compiled.start(self._kernel, n_words, rows, self._limits, k or 0, few)
             return
         self._histogram = np.zeros((n_queries, bins), np.int64)
         self._found: list[NDArray[Any]] = [np.empty(0, _FIND)]
@@ -109,7 +110,7 @@ class TopK:
             raise ValueError(f"queries of {n_words} words met a block of {len(planes)} bytes")
         self._next_slot = first_slot + n
         if self._kernel != "numpy":
-            sums: bytes = _compiled.block(self._compiled, planes, first_slot, live)
+            sums: bytes = _compiled.block(self._search, planes, first_slot, live)
             return sums
         words: Words = np.ndarray((n_words, n), "<u8", planes)
         if n:
@@ -157,12 +158,12 @@ class TopK:
     def result(self) -> list[tuple[Ints, Ints]]:
         """Per query (slots, distances), ordered by distance, then slot."""
         if self._kernel != "numpy":
-            found, lowered = _compiled.finds(self._compiled)
+            found, lowered = _compiled.finds(self._search)
             finds, limits = np.frombuffer(found, _FIND), np.frombuffer(lowered, np.int64)
         else:
             finds, limits = np.concatenate(self._found), self._limits
         finds = finds[finds["distance"] <= limits[finds["query"]]]  # others were near only until nearer ones came
-        finds = finds[np.lexsort((finds["slot"], finds["distance"], finds["query"]))]
+        finds = finds[np.lexsort((finds["distance"], finds["query"]))]  # stable, and found in the order of slots
         slots, distances = finds["slot"], finds["distance"].astype(np.int64)
         bounds = np.searchsorted(finds["query"], np.arange(self._queries.shape[1] + 1)).tolist()
         ranges = [slice(a, b if self._k is None else min(b, a + self._k)) for a, b in itertools.pairwise(bounds)]

@@ -6,7 +6,8 @@ import zlib
 
 from hashcli.errors import DamagedError
 
-_LARGEST = 1 << 18  # bytes; a damaged page may claim that a value has gigabytes
+SOUND = 0x2144DF1C  # CRC-32 of anything that has its own CRC-32 behind it, least significant byte first
+LARGEST = 1 << 18  # bytes; a damaged page may claim that a value has gigabytes
 REPAIR = "`hashcli library repair` saves what can be read"
 
 
@@ -17,12 +18,11 @@ def seal(key: bytes, payload: bytes) -> bytes:
 
 def unseal(key: bytes, value: bytes | memoryview, what: str) -> bytes:
     """The payload of a sealed value. Raises DamagedError naming `what`."""
-    if not 4 <= len(value) <= _LARGEST:
+    if not 4 <= len(value) <= LARGEST:
         raise damaged(what, f"it has {len(value)} bytes")
-    payload = bytes(value[:-4])
-    if value[-4:] != zlib.crc32(key + payload).to_bytes(4, "little"):
+    if zlib.crc32(value, zlib.crc32(key)) != SOUND:
         raise damaged(what, "it is not what was written")
-    return payload
+    return bytes(value[:-4])
 
 
 def damaged(what: str, why: str) -> DamagedError:

@@ -74,6 +74,9 @@ class Store(Protocol):
     def records(self, slots: Slots) -> list[Record]:
         """The records of slots. Raises ValueError for a slot that holds no photo."""
 
+    def paths(self, slots: Slots) -> list[tuple[int, bytes]]:
+        """Root and path of slots, quicker than their records. Raises ValueError for a slot that holds no photo."""
+
     def codes(self, slots: Slots) -> Packed:
         """Packed codes (n, n_bits // 8) of slots. Raises ValueError for a slot that was never given."""
 

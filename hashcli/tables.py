@@ -22,6 +22,7 @@ from hashcli.environment import Transaction
 from hashcli.records import (
     Record,
     Root,
+    decode_path,
     decode_record,
     decode_root,
     encode_record,
@@ -93,12 +94,11 @@ class Tables:
 
     def record(self, slot: int) -> Record:
         """The record of a slot. Raises ValueError when it holds no photo, DamagedError when it should."""
-        value = self._get("records", slot_key(slot)) if slot >= 0 else None
-        if value is None:
-            if self._is_live(slot):
-                raise damaged(f"the record of slot {slot}", "it is missing")
-            raise ValueError(f"slot {slot} holds no photo")
-        return decode_record(slot, value)
+        return decode_record(slot, self._record_value(slot))
+
+    def path(self, slot: int) -> tuple[int, bytes]:
+        """Root and path of a slot's photo; much quicker than its record. Raises as `record` does."""
+        return decode_path(slot, self._record_value(slot))
 
     def records_of(self, block: Block) -> list[tuple[int, Record]]:
         """The photos of one block by slot. Raises DamagedError unless they are those that the block calls live."""
@@ -195,6 +195,14 @@ class Tables:
         for number, removed in by_block.items():
             block = blocks.without(self.block(number, total), np.array(removed))
             self._put("blocks", blocks.key(number), blocks.encode(block))
+
+    def _record_value(self, slot: int) -> memoryview | bytes:
+        value: memoryview | bytes | None = self._get("records", slot_key(slot)) if slot >= 0 else None
+        if value is None:
+            if self._is_live(slot):
+                raise damaged(f"the record of slot {slot}", "it is missing")
+            raise ValueError(f"slot {slot} holds no photo")
+        return value
 
     def _held(self, slot: int) -> int:
         """The slot, which an index names. Raises DamagedError unless it holds a photo."""

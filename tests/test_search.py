@@ -92,10 +92,10 @@ def test_ties_go_to_the_look_alikes_even_when_all_codes_are_equal(tmp_path):
     assert [m.cosine is None for m in partly.matches] == [False, False, True, True, True]
 
 
-@pytest.mark.parametrize("paths_per_record", [0, 6], ids=["by-records", "by-the-index-of-paths"])
-def test_which_of_a_cut_tie_are_shown_does_not_depend_on_the_order_of_indexing(tmp_path, monkeypatch, paths_per_record):
-    monkeypatch.setattr("hashcli.ties.RECORDS_AT_ONCE", 5)
-    monkeypatch.setattr("hashcli.ties.PATHS_PER_RECORD", paths_per_record)
+@pytest.mark.parametrize("entries_per_path", [1 << 20, 1 / 64], ids=["by-their-paths", "by-the-index-of-paths"])
+def test_which_of_a_cut_tie_are_shown_does_not_depend_on_the_order_of_indexing(tmp_path, monkeypatch, entries_per_path):
+    monkeypatch.setattr("hashcli.ties.PATHS_AT_ONCE", 5)
+    monkeypatch.setattr("hashcli.ties.ENTRIES_PER_PATH", entries_per_path)
     folder = tmp_path / "photos"
     exported = tiny.backbone(tmp_path / "backbone")
     tiny.photo(folder / "m.png", 5)
