@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,9 @@ def draw(asked: Sequence[Asked], workers: int | None, progress: Progress) -> Non
     for some in tiles:
         for row in _rows(some, max(1, console.width // COLUMNS)):
             strip = film([pictures[path] for path, _ in row])
-            console.print(Drawn(strip, width=COLUMNS * len(row), height=ROWS))
+            with warnings.catch_warnings():  # textual-image reads pixels in a way that Pillow will drop
+                warnings.simplefilter("ignore", DeprecationWarning)
+                console.print(Drawn(strip, width=COLUMNS * len(row), height=ROWS))
             console.print(Text("".join(f"{caption[: COLUMNS - 2]:<{COLUMNS}}" for _, caption in row).rstrip()))
         console.print()
 
