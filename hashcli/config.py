@@ -27,7 +27,9 @@ DISPLAY_AND_SEARCH = frozenset(
     | {"format", "header", "quiet", "verbose"}
 )
 PREFIX = "HASHCLI_"
-OTHER_VARIABLES = frozenset({"HASHCLI_CACHE", "HASHCLI_CONFIG", "HASHCLI_DEBUG", "HASHCLI_KERNEL", "HASHCLI_LIBRARY"})
+OTHER_VARIABLES = frozenset(
+    {"HASHCLI_CACHE", "HASHCLI_CONFIG", "HASHCLI_DEBUG", "HASHCLI_FEATURES_GB", "HASHCLI_KERNEL", "HASHCLI_LIBRARY"}
+)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,6 +113,8 @@ def _rule(spec: Spec) -> str:
 
 
 def _version(package: str) -> str:
+    from importlib import metadata  # slow to import, and needed only when photos are read
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -22,6 +22,7 @@ from hashcli.records import Domain, Record, Root
 from hashcli.roots import Roots
 from hashcli.survey import Sighting, Survey, state
 from hashcli.targets import Target
+from hashcli.trimming import trim
 from hashcli.walking import WalkOptions
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ def index(
             caption_store.complete(generation.folder, hasher, gallery, {}, None, progress)
         if staged:
             generation = library.complete(staged)
+        trim(library, progress)
         report.generation = generation.name
         progress.log("index", **report.counts())
         return report

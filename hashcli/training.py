@@ -25,6 +25,7 @@ from hashcli.parts import read_part
 from hashcli.photos import escape
 from hashcli.progress import Progress, Recorded
 from hashcli.publishing import TrainReport
+from hashcli.trimming import trim
 from hashcli.walking import WalkOptions
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def _make(
             job, fitted = retrained.fit(job, library, device, library.work(key), options.workers, progress, log)
         report = publishing.publish(library, job, fitted, log.events, device, options, progress, started)
         library.drop_work(key)
+        trim(library, progress)
     return report
 
 

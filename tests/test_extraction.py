@@ -295,7 +295,7 @@ def test_photos_that_failed_for_want_of_pillow_heif_are_tried_again_when_it_is_t
             raise metadata.PackageNotFoundError(name)
         return versions[name]
 
-    monkeypatch.setattr(extraction.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     (folder / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
     assert len(run(folder, library, Session()).failures) == 1
     assert run(folder, library, Session()).n_read == 0
