@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashcli import backbones, registry, settings
+from hashcli.captions import with_captions
 from hashcli.collection import (
     Collection,
     check_apart,
@@ -162,6 +163,10 @@ def compare_folders(
     source = with_classes(collect(src, "--src", options.walk), options.labels, "--src", progress)
     target = _truth(collect(tgt, "--tgt", options.walk), truth, progress, needed=queries is None)
     asked = _classes_of(collect(queries, "--queries", options.walk), "--queries") if queries else None
+    if any("captions" in registry.load(name).needs for name, _ in chosen):
+        source = with_captions(source, options.captions, progress)
+        target = with_captions(target, None, progress)
+        asked = with_captions(asked, None, progress) if asked else None
     device = resolve_device(options.device)
     backbone = backbones.exported(options.backbone, progress)
     with _caches(library, progress) as caches:
@@ -171,7 +176,7 @@ def compare_folders(
     labeled = parts[0].take([i for i, labels in enumerate(parts[0].labels) if labels])
     arrays = _Arrays(source.classes, any(part.collection.multi_label for part in parts))
     trials, asked_part = arrays.trials(labeled, parts[1], parts[2] if asked else None, split, seeds, options.seed)
-    learned = Labeled(labeled.features, arrays.labels(labeled))
+    learned = Labeled(labeled.features, arrays.labels(labeled), captions=labeled.captions or None)
     evidence = Evidence(_side(asked_part, trials[0].query_labels), _side(labeled, learned.labels), source.classes)
 
     def keep(name: str, trial: Trial, hasher: FittedHasher) -> None:
@@ -240,12 +245,12 @@ class _Arrays:
         numbers = range(first_seed, first_seed + seeds)
         target = self._apart(target, source.digests, "target")
         if queries is None:
-            trials = split_trials(target.features, self.labels(target), split, numbers)
+            trials = split_trials(target.features, self.labels(target), split, numbers, target.captions)
             return trials, target.take(hold_out(len(target), split, first_seed)[0])
         queries = self._apart(queries, [*source.digests, *target.digests], "query")
         known = self.labels(target) if target.collection.classes else None
-        trials = [Trial(seed, target.features, known, queries.features, self.labels(queries)) for seed in numbers]
-        return trials, queries
+        asked = (queries.features, self.labels(queries), queries.captions)
+        return [Trial(seed, target.features, known, *asked) for seed in numbers], queries
 
     def _apart(self, part: Part, others: Sequence[bytes], what: str) -> Part:
         from hashcli.evaluation import unique_rows

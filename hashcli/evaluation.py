@@ -14,11 +14,12 @@ from hashcli.errors import HashcliError, UsageError
 from hashcli.fitting import SOURCE, TARGET, FittedHasher, Labeled, Unlabeled, fit_method
 from hashcli.metrics import Levels, Measures, count_levels, measure
 from hashcli.progress import Progress
+from hashcli.word_rankings import WordProtocol, word_rankings
 
 Ints = NDArray[np.int64]
 Raw = NDArray[np.float16]
 Packed = NDArray[np.uint8]
-Protocol = Literal["cross-domain", "single-domain", "given"]
+Protocol = Literal["cross-domain", "single-domain", "given"] | WordProtocol
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class EvalRow:
     """Measures of one method, trained with one seed, under one protocol.
 
     cross-domain: target queries, source gallery; single-domain: target queries, gallery of the other target photos;
-    given: the queries and the gallery that the user named.
+    given: the queries and the gallery that the user named; image-to-text, text-to-image: photos and captions of the
+    target, gallery of the source's captions and photos.
     """
 
     method: str
@@ -86,7 +88,8 @@ class Coded:
 class Trial:
     """Target photos to train on, and others to ask with, that no training sees; raw features (n, d).
 
-    target_labels score the single-domain protocol, which is left out without them; no method sees any of them.
+    target_labels score the single-domain protocol, which is left out without them; no method sees any of them, or of
+    the query_captions, which serve to search by words and to be compared with.
     Every photo must be here once (`unique_rows`): a query with a copy among the targets is not held out.
     """
 
@@ -95,17 +98,21 @@ class Trial:
     target_labels: Ints | None
     query_features: Raw
     query_labels: Ints
+    query_captions: Sequence[str] = ()
 
 
 Observer = Callable[[str, Trial, FittedHasher], None]
 
 
-def split_trials(features: Raw, labels: Ints, share: float, seeds: Iterable[int]) -> list[Trial]:
+def split_trials(
+    features: Raw, labels: Ints, share: float, seeds: Iterable[int], captions: Sequence[str] = ()
+) -> list[Trial]:
     """One trial per seed: a random `share` of the target photos (n, d), drawn by the seed, is held out as queries."""
     trials = []
     for seed in seeds:
         held, rest = hold_out(len(features), share, seed)
-        trials.append(Trial(seed, features[rest], labels[rest], features[held], labels[held]))
+        said = [captions[i] for i in held] if captions else []
+        trials.append(Trial(seed, features[rest], labels[rest], features[held], labels[held], said))
     return trials
 
 
@@ -247,6 +254,8 @@ def _rankings(hasher: FittedHasher, source: Labeled, trial: Trial) -> Iterator[t
     if trial.target_labels is not None:
         gallery = hasher.codes(trial.target_features, TARGET)
         yield "single-domain", count_levels(queries, trial.query_labels, gallery, trial.target_labels)
+    if any(trial.query_captions):
+        yield from word_rankings(hasher, source, trial.query_features, trial.query_labels, trial.query_captions)
 
 
 def _require_shared_labels(queries: Ints, gallery: Ints, protocol: Protocol) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hashcli import evaluation
-from hashcli.codes import pack
+from hashcli.codes import pack, unpack
 from hashcli.errors import UsageError
 from hashcli.evaluation import (
     Coded,
@@ -26,6 +26,7 @@ from hashcli.evaluation import (
 from hashcli.fitting import SOURCE, TARGET, Labeled, Unlabeled
 from hashcli.metrics import Levels, measure
 from hashcli.progress import Silent
+from hashcli.word_rankings import text_codes, word_rankings
 
 DIM, N_BITS, N_CLASSES = 24, 16, 3
 
@@ -218,3 +219,36 @@ def test_unique_rows_are_the_first_of_each_photo_and_none_of_the_others() -> Non
 def test_codes_labels_and_digests_must_be_of_one_length() -> None:
     with pytest.raises(ValueError, match="1 digests do not fit"):
         Coded(GALLERY.codes, GALLERY.labels, [b"a"])
+
+
+def test_methods_that_learn_words_are_measured_both_ways_between_photos_and_captions() -> None:
+    (features, labels), (asking, wanted) = clusters(60, 0, 0), clusters(12, 1, 0)
+    said = [f"thing{label} here" for label in labels]
+    said[7] = ""
+    asked = ["unheard of", *(f"a thing{label}" for label in wanted[1:])]
+    trial = Trial(0, features[:5], None, asking, wanted, asked)
+    source = Labeled(features, labels, captions=said)
+    kept: list[Any] = []
+    report = compare_methods(
+        source,
+        [trial],
+        [("dcgh", []), ("lsh", [])],
+        n_bits=N_BITS,
+        n_classes=N_CLASSES,
+        progress=Silent(),
+        observe=lambda name, _, hasher: kept.append(hasher),
+    )
+    rows = {(row.method, row.protocol): row.measures for row in report.rows}
+    assert set(rows) == {
+        ("dcgh", "cross-domain"), ("dcgh", "image-to-text"), ("dcgh", "text-to-image"), ("lsh", "cross-domain")
+    }  # fmt: skip
+    assert rows["dcgh", "image-to-text"].n_queries == 12 and rows["dcgh", "text-to-image"].n_queries == 11
+    assert min(rows["dcgh", way].map for way in ("image-to-text", "text-to-image")) > 0.9
+    packed, places = text_codes(kept[0], said)
+    assert places.tolist() == [i for i in range(60) if i != 7]
+    levels = dict(word_rankings(kept[0], source, asking, wanted, asked))
+    for i, code in enumerate(unpack(kept[0].codes(asking, TARGET), N_BITS)):
+        distances = [int((code != other).sum()) for other in unpack(packed, N_BITS)]
+        same = [d for d, place in zip(distances, places, strict=True) if labels[place] == wanted[i]]
+        assert levels["image-to-text"].total[i].tolist() == np.bincount(distances, minlength=N_BITS + 1).tolist()
+        assert levels["image-to-text"].relevant[i].tolist() == np.bincount(same, minlength=N_BITS + 1).tolist()
