@@ -24,10 +24,13 @@ def info(
     form: opt.TableFormat = None,
     header: opt.Header = False,
 ) -> None:
-    """Show what the library holds: generations, photos, folders, sizes in bytes."""
+    """Show what the library holds: generations, photos, folders, sizes in bytes; and what searches it.
+
+    The kernel is the fastest that this processor runs (`c-...`), or numpy where none was built.
+    """
     import os
 
-    from hashcli import inventory
+    from hashcli import inventory, scan
 
     found = inventory.take(output.opened(library))
     missing = {root.id for root in found.missing}
@@ -42,6 +45,7 @@ def info(
         rows.append(("folder", root.path, state, *blank, None))
     rows.append(("cached features", None, None, *blank, found.feature_size))
     rows.append(("stopped runs", None, None, *blank, found.work_size))
+    rows.append(("search kernel", scan.kernel(), None, *blank, None))
     columns = ("item", "name", "state", "photos", "method", "bits", "backbone", "seed", "created", "bytes")
     output.show(columns, rows, form, header=header)
 

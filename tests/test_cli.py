@@ -453,7 +453,7 @@ def test_a_new_library_has_nothing_to_show_or_to_go_back_to(world, capsys):
 
     assert cli.main(["library", "info", "-f", "jsonl"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["item"] for row in rows] == ["library", "cached features", "stopped runs"]
+    assert [row["item"] for row in rows] == ["library", "cached features", "stopped runs", "search kernel"]
     assert rows[0]["name"] == os.environ["HASHCLI_LIBRARY"]
     assert cli.main(["library", "rollback"]) == 4
     assert cli.main(["query", "phone/0-009.png"]) == 4
