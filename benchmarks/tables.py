@@ -83,7 +83,8 @@ def overview(found: Mapping[str, Results], groups: Mapping[str, Mapping[str, str
         cross = {name: scores(those) for name, those in runs.items()}
         overall = mean_of(list(cross.values()))
         gain = {} if variant.method == "source-only" else less(overall, base)
-        share = f"{100 * _mean(gain) / _mean(bound):.0f}" if gain and bound and variant.method != ORACLE and _mean(gain) > 0 else ""
+        closes = bool(bound) and variant.method != ORACLE and _mean(gain) > 0
+        share = f"{100 * _mean(gain) / _mean(bound):.0f}" if closes else ""
         lines.append(
             [
                 label(variant),
