@@ -57,10 +57,9 @@ def options(
     ] = False,
 ) -> None:
     """Search your photos by example; the codes it searches by are learned from your own folders."""
-    if ctx.invoked_subcommand != "config":  # which must run to tell what is wrong with them
-        from hashcli.config import apply_user_settings
+    from hashcli.config import apply_user_settings
 
-        apply_user_settings(ctx)
+    apply_user_settings(ctx)
 
 
 class _Stopped(BaseException):

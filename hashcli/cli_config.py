@@ -75,7 +75,8 @@ def _places(ctx: typer.Context, library: Path) -> list[Row]:
         return f"environment: {variable}" if os.environ.get(variable) else "default"
 
     source = ctx.get_parameter_source("library")
-    chosen = "command line" if source and source.name == "COMMANDLINE" else named("HASHCLI_LIBRARY")
+    said = {"COMMANDLINE": "command line", "DEFAULT_MAP": "user's config file"}
+    chosen = said.get(source.name if source else "", named("HASHCLI_LIBRARY"))
     user, own = settings.user_file(), library / settings.FILE
     there = {path: "" if path.is_file() else ", not there" for path in (user, own)}
     return [

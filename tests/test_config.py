@@ -147,6 +147,14 @@ def test_config_shows_places_and_what_is_set(config, tmp_path, capsys, monkeypat
     assert row == {"command": "query", "option": "top", "value": "3", "from": f"{config}, line 3"}
 
 
+def test_the_library_may_be_named_in_the_users_file(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("HASHCLI_LIBRARY")
+    config.write_text(f'library = "{tmp_path}/other"\n')
+    assert cli.main(["config", "-f", "tsv"]) == 0
+
+    assert f"\tlibrary\t{tmp_path}/other\tuser's config file\n" in capsys.readouterr().out
+
+
 def test_help_needs_no_config(config, capsys):
     config.write_text("broken")
 
