@@ -35,27 +35,28 @@ def offered(monkeypatch, capfd, tmp_path):
     return ask
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize(
-    ("typed", "words"),
-    [
-        ("hashcli q", {"query"}),
-        ("hashcli library re", {"repair", "relocate"}),
-        ("hashcli adapt --method co", {"coral-itq", "couple"}),
-        ("hashcli eval --method itq,co", {"itq,coral-itq", "itq,couple"}),
-        ("hashcli methods dc", {"dcgh"}),
-        ("hashcli train --backbone t", {"timm:resnet18", "timm:", "torchvision:"}),
-        ("hashcli train --backbone eff", {"efficientnet_lite0"}),
-        ("hashcli adapt --method itq --set it", {"iterations="}),
-        ("hashcli query --format j", {"jsonl"}),
-        ("hashcli query --min", {"--min-confidence"}),
-        ("hashcli config libr", {"library-info", "library-clean"}),
-    ],
-)
-def test_each_shell_is_offered_names_and_values(offered, shell, typed, words):
+OFFERS = {
+    "hashcli q": {"query"},
+    "hashcli library re": {"repair", "relocate"},
+    "hashcli adapt --method co": {"coral-itq", "couple"},
+    "hashcli eval --method itq,co": {"itq,coral-itq", "itq,couple"},
+    "hashcli methods dc": {"dcgh"},
+    "hashcli train --backbone t": {"timm:resnet18", "timm:", "torchvision:"},
+    "hashcli train --backbone eff": {"efficientnet_lite0"},
+    "hashcli adapt --method itq --set it": {"iterations="},
+    "hashcli query --format j": {"jsonl"},
+    "hashcli query --min": {"--min-confidence"},
+    "hashcli config libr": {"library-info", "library-clean"},
+}
+EVERYWHERE = ("hashcli adapt --method co", "hashcli train --backbone t", "hashcli adapt --method itq --set it")
+CASES = [("bash", typed) for typed in OFFERS] + [(shell, typed) for shell in ("zsh", "fish") for typed in EVERYWHERE]
+
+
+@pytest.mark.parametrize(("shell", "typed"), CASES)
+def test_each_shell_is_offered_names_and_values(offered, shell, typed):
     found = offered(shell, typed)
 
-    assert words <= set(found)
+    assert OFFERS[typed] <= set(found)
     assert all(word.startswith(typed.split()[-1]) for word in found)
 
 
