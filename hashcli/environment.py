@@ -184,7 +184,7 @@ class Environment:
             with self.read() as txn:
                 return self._counter(txn)
         value = txn.get(_COUNTER_KEY, db=self.databases["meta"])
-        return 0 if value is None else int(_COUNTER.unpack(unseal(_COUNTER_KEY, value, "the transaction counter"))[0])
+        return 0 if value is None else _decode_counter(value, "the transaction counter")
 
 
 @contextmanager
@@ -225,11 +225,15 @@ def _identity(data: Path) -> tuple[int, int]:
 def _read_mirror(folder: Path) -> int:
     mirror = folder / "counter"
     try:
-        payload = unseal(_COUNTER_KEY, mirror.read_bytes(), str(mirror))
+        return _decode_counter(mirror.read_bytes(), str(mirror))
     except FileNotFoundError:
         raise DamagedError(f"{mirror} is missing", REPAIR) from None
+
+
+def _decode_counter(value: bytes | memoryview, what: str) -> int:
+    payload = unseal(_COUNTER_KEY, value, what)
     if len(payload) != _COUNTER.size:
-        raise damaged(str(mirror), "it is not what was written")
+        raise damaged(what, "it is not what was written")
     return int(_COUNTER.unpack(payload)[0])
 
 

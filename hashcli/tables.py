@@ -67,8 +67,14 @@ class Tables:
     def counts(self) -> Counts:
         """How much the gallery holds. Raises DamagedError."""
         value = self._get("meta", _COUNTS_KEY)
-        payload = unseal(_COUNTS_KEY, value or b"", "the gallery's count of its photos")
-        return Counts(*_COUNTS.unpack(payload))
+        what = "the gallery's count of its photos"
+        payload = unseal(_COUNTS_KEY, value or b"", what)
+        if len(payload) != _COUNTS.size:
+            raise damaged(what, "its lengths do not fit")
+        counts = Counts(*_COUNTS.unpack(payload))
+        if counts.slots > 2 * self._capacity * (self.entries("blocks") + 1):  # so much is never allocated on its word
+            raise damaged(what, f"{counts.slots} slots cannot be in {self.entries('blocks')} blocks")
+        return counts
 
     def slots(self) -> int:
         """Slots given so far."""
@@ -165,8 +171,8 @@ class Tables:
         if self._cursor("records").putmulti(rows, overwrite=False, append=True)[1] < len(rows):
             raise damaged("the gallery", f"there are records behind its last slot, {first - 1}")
         self._index(numbered)
-        self._append_words(first, words)
         self._count(slots=len(rows), photos=len(rows))
+        self._append_words(first, words)
         return first
 
     def replace(self, changes: Sequence[tuple[int, Record]]) -> None:

@@ -454,6 +454,14 @@ def test_formats_that_this_version_does_not_read_are_refused(folder, changed, er
         Gallery.open(folder)
 
 
+@pytest.mark.parametrize("name", [b"counter", b"counts"])
+@pytest.mark.parametrize("payload", [b"", b"1", bytes(9), b"\xff" * 24])
+def test_forged_counts_are_damage_and_nothing_is_allocated_for_them(folder, rng, name, payload):
+    change(folder, b"meta", name, seals.seal(name, payload))
+    with pytest.raises(DamagedError):
+        read_all(folder)
+
+
 def test_a_rolled_back_file_is_damage_and_one_ahead_of_its_counter_is_not(folder, rng):
     old = {name: (folder / name).read_bytes() for name in ("data.mdb", "counter")}
     with Gallery.open(folder, write=True) as opened:
