@@ -10,7 +10,6 @@ import errno
 import os
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Sequence
 from types import FrameType
@@ -116,6 +115,8 @@ def _complain(code: int, *lines: str) -> int:
 
 
 def _bug() -> int:
+    import tempfile
+
     what = traceback.format_exc()
     reason = what.splitlines()[-1]
     if os.environ.get("HASHCLI_DEBUG") == "1":

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -64,6 +62,8 @@ def writable(folder: Path | None) -> Library:
 
 def query_command(folder: Path | None) -> str:
     """What to type to search the library that was just written."""
+    import shlex
+
     if folder is None or os.environ.get("HASHCLI_LIBRARY") == str(folder):
         return "hashcli query PHOTO"
     return f"hashcli query --library {shlex.quote(shown(folder))} PHOTO"
@@ -161,6 +161,8 @@ def finish(failures: Sequence[PhotoFailure], report: Path | None, talk: Talk) ->
 
 
 def _write_report(failures: Sequence[PhotoFailure], report: Path | None) -> None:
+    import json
+
     from hashcli.formats import photo_failure
 
     if report is not None:

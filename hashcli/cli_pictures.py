@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,6 +64,8 @@ class Pictures:
             preview.draw(asked, self.workers, talk)
 
     def _write_page(self, asked: Sequence[Asked], library: Library, talk: Talk) -> None:
+        import webbrowser
+
         from hashcli.result_page import SIZE, result_page, shown_photos
         from hashcli.thumbnails import thumbnails
 
@@ -85,6 +85,8 @@ class Pictures:
 
 
 def _temporary() -> Path:
+    import tempfile
+
     descriptor, name = tempfile.mkstemp(prefix="hashcli-", suffix=".html")
     os.close(descriptor)
     return Path(name)
