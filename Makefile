@@ -12,7 +12,7 @@ COVERAGE := --cov --cov-report=term
 .PHONY: help setup demo test test-all check bench quality docs build clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z -]+):.*## /  make \1\t/' | expand -t 18
 
 setup: $(READY) ## make .venv with hashcli and everything its development needs
 
@@ -64,6 +64,9 @@ quality: setup ## measure how good codes are, what is missing; DATA=DIR adds the
 
 docs: setup ## write help texts, settings and exit codes into docs/
 	$(BIN)/python docs/generate.py
+
+flips kills badimages soak fuzz: setup ## attack hashcli for minutes; results go to benchmarks/results/trust
+	$(BIN)/python -m campaigns.$@
 
 build: setup ## make the wheel in dist/
 	@echo "== wheel"

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from campaigns.fuzz_targets import TARGETS, memory
-from campaigns.results import write
+from campaigns.results import FOLDER, write
 
 
 def fuzz(name: str, seconds: int, seed: int) -> dict[str, object]:
@@ -97,8 +97,10 @@ def main() -> int:
         return 0
     start = time.monotonic()
     found = {name: fuzz(name, round(60 * options.minutes), options.seed) for name in names}
-    result = {"seed": options.seed, "targets": found}
-    write("fuzz", result, time.monotonic() - start, options.out)
+    path = options.out or FOLDER / "fuzz.json"
+    kept = json.loads(path.read_text())["targets"] if path.exists() else {}  # of targets that were fuzzed before
+    result = {"seed": options.seed, "targets": {**kept, **found}}
+    write("fuzz", result, time.monotonic() - start, path)
     print(json.dumps(result, indent=1))
     return int(any(target["findings"] for target in found.values()))
 

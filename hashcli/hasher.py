@@ -312,7 +312,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     if record.get("digest") != _seal(record):
         raise DamagedError(f"{path} is not the file that was written", "`hashcli library rollback` goes back")
     for name, kind in _FIELDS.items():
-        if not isinstance(record.get(name), kind) or isinstance(record.get(name), bool):
+        if name not in record or not isinstance(record[name], kind) or isinstance(record[name], bool):
             raise DamagedError(f"{path} is damaged: {name} is {record.get(name)!r}"[:300])
     if not all(isinstance(state, dict) for state in record["files"].values()):
         raise DamagedError(f"{path} is damaged: files")

@@ -16,6 +16,7 @@ from hashcli import onnx_check
 from hashcli.backbones import ExportedBackbone, Spec
 from hashcli.errors import DamagedError, LibraryError, MachineError, NewerFormatError, UsageError
 from hashcli.hasher import Hasher
+from tests import tiny
 
 SIZE, DIM, N_BITS, WORDS = 4, 6, 16, 5
 
@@ -199,6 +200,17 @@ def test_a_forged_record_is_damage_not_a_crash(hasher, changes):
 
     with pytest.raises(DamagedError):
         Hasher.open(hasher.folder)
+
+
+def test_a_record_without_one_of_its_fields_is_damage(tmp_path):
+    made = tiny.write_hasher(tmp_path / "made", tiny.backbone(tmp_path / "backbone"))
+    for name in made.record.keys() - {"digest", "calibration", "training"}:
+        record = {key: value for key, value in made.record.items() if key != name}
+        (tmp_path / "made" / hasher_module.RECORD).write_text(
+            json.dumps(record | {"digest": hasher_module._seal(record)})
+        )
+        with pytest.raises(DamagedError):
+            Hasher.open(tmp_path / "made")
 
 
 def test_a_backbone_in_anothers_name_is_refused(hasher, tmp_path):
