@@ -71,7 +71,7 @@ def sheet(name: str, size: tuple[float, float] = SIZE) -> Iterator[Sheet]:
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     # text in the page's own font; the ids of groups, which no figure needs, repeat from figure to figure
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    result.svg = re.sub(r'<g id="(?!legend)[a-z0-9_.]+"', "<g", re.sub(r"(?s)<metadata>.*?</metadata>", "", svg))
+    result.svg = re.sub(r'<g id="[^"]+"', "<g", re.sub(r"(?s)<metadata>.*?</metadata>", "", svg))
 
 
 def precision_recall(curves: Mapping[str, Curve]) -> str:
@@ -91,6 +91,7 @@ def top_n(curves: Mapping[str, Curve], what: str) -> str:
             drawn.axes.plot(curve.cuts, getattr(curve, what), label=name, **line)
         _frame(drawn.axes, "first N photos", what)
         drawn.axes.set_xscale("log")
+        drawn.axes.xaxis.set_major_formatter("{x:g}")
     return drawn.svg
 
 
@@ -121,9 +122,12 @@ def distances(matching: Floats, others: Floats) -> str:
 
 
 def correlation(matrix: Floats) -> str:
-    """Correlation of each bit with each other, without its sign: dark squares are bits that say the same."""
-    with sheet("correlation", (4.6, 3.7)) as drawn:
-        shown = drawn.axes.imshow(np.abs(matrix), cmap="magma", vmin=0, vmax=1, interpolation="nearest")
+    """Correlation of each bit with each other, without its sign: bright squares are bits that say the same."""
+    from matplotlib import colormaps
+
+    with sheet("correlation") as drawn:
+        colors = colormaps["magma"].with_extremes(bad=DENSE_COLOR)
+        shown = drawn.axes.imshow(np.abs(matrix), cmap=colors, vmin=0, vmax=1, interpolation="nearest")
         drawn.axes.grid(visible=False)
         drawn.axes.set(xlabel="bit", ylabel="bit")
         drawn.axes.figure.colorbar(shown, ax=drawn.axes, label="|correlation|")

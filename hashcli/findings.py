@@ -57,14 +57,14 @@ def tell(
     told.findings.append(
         f"By dense features of the backbone, without any code, the first {RESULTS} hold "
         f"{RESULTS * first_right(curves[DENSE]):.1f} right ones. They take {times.dense_bytes:,} bytes per photo, a "
-        f"code takes {times.code_bytes}; a search among {times.n_photos:,} photos took {1000 * times.dense:.2g} ms by "
-        f"dense features and {1000 * times.code:.2g} ms by code."
+        f"code takes {times.code_bytes}; a search among {times.n_photos:,} photos took {_ms(times.dense)} by "
+        f"dense features and {_ms(times.code)} by code."
     )
     told.findings.append(
         f"A photo is nearer to one of its own class than to one of another in "
         f"{nearer(*evidence.pair_shares(best.method)):.0%} of cases; 50% would be chance."
     )
-    _tell_bits(told, best, evidence, lengths.get(best.method, {}))
+    n_bits = _tell_bits(told, best, evidence, lengths.get(best.method, {}))
     _tell_classes(told, evidence.by_class(best.method))
     if best.n_seeds == 1 and folders:
         told.advice.append(
@@ -73,7 +73,7 @@ def tell(
         )
     if folders:
         src, tgt = (shlex.quote(folder) for folder in folders)
-        told.commands.append(f"hashcli adapt --src {src} --tgt {tgt} --method {best.method} --bits {best.n_bits}")
+        told.commands.append(f"hashcli adapt --src {src} --tgt {tgt} --method {best.method} --bits {n_bits}")
     else:
         told.commands.append(
             "hashcli eval --src LABELED --tgt YOURS --method itq,source-only,couple --report report.html"
@@ -104,13 +104,17 @@ def _worth_adapting(best: str, maps: Mapping[str, float]) -> str:
     return f"{name} and source-only are about as good: your photos look much like the labeled ones, or too different."
 
 
-def _tell_bits(told: Told, best: Summary, evidence: Evidence, lengths: Mapping[int, float]) -> None:
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.2g} ms" if seconds < 0.01 else f"{1000 * seconds:.0f} ms"
+
+
+def _tell_bits(told: Told, best: Summary, evidence: Evidence, lengths: Mapping[int, float]) -> int:
+    """What is found out about the bits; how many are enough."""
+    enough = best.n_bits
     if len(lengths) > 1:
         most = max(lengths.values())
         enough = min(n_bits for n_bits, value in lengths.items() if value > most - ENOUGH)
         told.findings.append(f"{enough} bits are enough: no longer or shorter code is more than a point of mAP better.")
-        if enough != best.n_bits:
-            told.advice.append(f"Try --bits {enough}.")
     correlation = np.abs(evidence.bit_correlation(best.method))
     constant = int(np.isnan(np.diagonal(correlation)).sum())
     off_diagonal = correlation[~np.eye(len(correlation), dtype=bool)]
@@ -120,6 +124,7 @@ def _tell_bits(told: Told, best: Summary, evidence: Evidence, lengths: Mapping[i
         told.findings.append(
             f"The bits repeat one another (mean correlation {np.nanmean(off_diagonal):.2f}): few classes need few bits."
         )
+    return enough
 
 
 def _tell_classes(told: Told, shares: Mapping[str, float]) -> None:

@@ -119,7 +119,7 @@ def _figures(
         _figure(figures.distances(*evidence.pair_shares(best)), f"Distances ({best})",
                 "The less the two hills overlap, the better a distance tells right from wrong."),
         _figure(figures.correlation(evidence.bit_correlation(best)), f"Correlation of the bits ({best})",
-                "Bright squares off the diagonal are bits that say the same; white ones never change."),
+                "Bright squares off the diagonal are bits that say the same; gray ones never change."),
         _map(evidence, best),
     ]  # fmt: skip
     return drawn
