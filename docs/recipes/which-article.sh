@@ -9,7 +9,7 @@ least=${LEAST:-0.5}
 
 echo "photo,article,distance,confidence"
 find "$folder" -type f \( -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.png' -o -iname '*.heic' \) -print0 |
-    hashcli query - -0 --top 50 --confidence --format jsonl --quiet |
+    hashcli query - -0 --top 1000 --confidence --format jsonl --quiet |
     python3 -c '
 import csv, json, sys
 
