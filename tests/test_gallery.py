@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hashcli import blocks, codes, environment, gallery, mounts, pages, seals
+from hashcli import blocks, codes, environment, gallery, mounts, pages, scan, seals
 from hashcli.errors import DamagedError, LibraryError, MachineError, NewerFormatError, UsageError
 from hashcli.gallery import Gallery, Record, Root
 from hashcli.records import path_key, slot_key
@@ -78,6 +78,16 @@ def test_what_went_in_comes_out(store, rng):
     assert list(store.scan()) == list(enumerate(odd))
     assert [store.slot_of(r.root, r.path) for r in odd] == [0, 1, 2, 3]
     assert_array_equal(store.codes([2, 0, 2]), packed[[2, 0, 2]])
+
+
+def test_paths_are_those_of_the_records(store, rng):
+    records = [record(i) for i in range(40)]
+    slots = store.append(records, random_codes(rng, 40))
+    store.remove(slots[::3])
+    left = np.setdiff1d(slots, slots[::3])
+    assert store.paths(left) == [(records[slot].root, records[slot].path) for slot in left]
+    with pytest.raises(ValueError, match="slot 3 holds no photo"):
+        store.paths([1, 3])
 
 
 def test_slots_are_never_given_twice(store, rng):
@@ -706,7 +716,9 @@ def written_bytes():
     return int(Path("/proc/self/io").read_text().split()[3])
 
 
-def test_a_search_holds_no_copy_of_the_codes(tmp_path, rng, monkeypatch):
+@pytest.mark.parametrize("kernel", sorted({scan.kernels()[0], "numpy"}))
+def test_a_search_holds_no_copy_of_the_codes(tmp_path, rng, monkeypatch, kernel):
+    monkeypatch.setenv("HASHCLI_KERNEL", kernel)
     monkeypatch.setattr(gallery, "BLOCK_SLOTS", 4096)
     n, n_bits = 32_000, 1024
     with Gallery.create(tmp_path / "g", n_bits, "d") as made:
