@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pick one of the look-alikes with fzf and print its path: pick.sh PHOTO | xargs -0 xdg-open
-set -euo pipefail
+set -eu # not pipefail: fzf may have its answer before the query has written all
 
 photo=${1:?usage: pick.sh PHOTO}
 hashcli query "$photo" --top 200 --unique --format paths --null --quiet |
