@@ -144,18 +144,23 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def finish(name: str, facts: Mapping[str, Any], rows: Sequence[Row], intro: str, keep: bool = True) -> None:
-    """Print the rows; `keep` writes them, with the facts, to results/NAME.json, and as a table into the README.
+    """Print the rows, and keep them unless told not to."""
+    print(table(rows))
+    if keep:
+        write(name, facts, rows, intro)
+
+
+def write(name: str, facts: Mapping[str, Any], rows: Sequence[Row], intro: str) -> None:
+    """Write the rows, with the facts, to results/NAME.json, and as a table into the README.
 
     The README's place is between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
     """
-    print(table(rows))
-    if keep:
-        record = {"machine": facts, "rows": [asdict(row) for row in rows]}
-        (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        where = f"{facts['cpu']}, {facts['cores']} cores, load {facts['load']} beforehand"
-        clock = ", processor time" if facts.get("clock") == "processor" else ""
-        block = f"{intro}\n\n{table(rows)}\n\nMedians{clock}, in turns, on {where}.\n"
-        README.write_text(replaced(README.read_text(encoding="utf-8"), name, block), encoding="utf-8")
+    record = {"machine": facts, "rows": [asdict(row) for row in rows]}
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    where = f"{facts['cpu']}, {facts['cores']} cores, load {facts['load']} beforehand"
+    clock = ", processor time" if facts.get("clock") == "processor" else ""
+    block = f"{intro}\n\n{table(rows)}\n\nMedians{clock}, in turns, on {where}.\n"
+    README.write_text(replaced(README.read_text(encoding="utf-8"), name, block), encoding="utf-8")
 
 
 def replaced(readme: str, name: str, block: str) -> str:
