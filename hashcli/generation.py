@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hashcli.hasher import Hasher
 
 FORMAT, VERSION = "hashcli-generation", 1
+CARRIED = "carried"
 State = Literal["complete", "staged"]
 
 
@@ -59,6 +60,18 @@ class Generation:
         from hashcli.hasher import Hasher
 
         return Hasher.open(self.folder / "hasher")
+
+    def carried_from(self) -> str | None:
+        """The generation whose photos this one, while it is staged, has taken over already."""
+        try:
+            return (self.folder / CARRIED).read_text("ascii", "replace").strip()
+        except FileNotFoundError:
+            return None
+
+    def note_carried(self, old: Generation | None) -> None:
+        """All photos of `old` are here."""
+        if old is not None:
+            replace_file(self.folder / CARRIED, f"{old.name}\n".encode("ascii"))
 
     @property
     def has_gallery(self) -> bool:

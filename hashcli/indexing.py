@@ -113,8 +113,14 @@ def index(
         if staged:
             progress.say(f"completing the staged {hasher.method} hasher {staged.name}")
             old = library.current()
-            filled = fill(library, staged.folder, backbone, (), roots=(), old=old, workers=workers, progress=progress)
-            report.carried, report.lost = filled.n_carried, filled.lost
+            if (
+                old is None or staged.carried_from() != old.name
+            ):  # once: or moved photos come back in their old place
+                filled = fill(
+                    library, staged.folder, backbone, (), roots=(), old=old, workers=workers, progress=progress
+                )
+                report.carried, report.lost = filled.n_carried, filled.lost
+                staged.note_carried(old)
         table = LabelTable(labels) if labels else None
         with generation.gallery(write=True) as gallery:
             before = state(library, generation)

@@ -541,3 +541,22 @@ def test_other_filters_find_other_photos_in_a_folder_as_before(library, folder):
     assert run(library).unchanged == 14
     assert counts(run(library, options=WalkOptions(hidden=True)))["added"] == 1
     assert run(library, options=WalkOptions(include=("1*",))).unchanged == 1
+
+
+def test_killed_while_a_staged_hasher_is_completed_moved_photos_do_not_come_back(
+    library, folder, tmp_path, monkeypatch
+):
+    run(library, folder)
+    n_photos = len(held(library))
+    tiny.adapt(library, tiny.backbone(tmp_path / "two", 0.5), [], staged=True)
+    (folder / "4.png").rename(folder / "elsewhere.png")
+
+    def die(self, staged):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Library, "complete", die)
+        run(library)
+    run(library)
+    assert f"{folder}/4.png" not in held(library) and f"{folder}/elsewhere.png" in held(library)
+    assert len(held(library)) == n_photos
