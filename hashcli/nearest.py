@@ -64,7 +64,7 @@ def _nearly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple[
     rows = np.empty((len(queries), k), np.int64)
     values = np.empty((len(queries), k), np.float32)
     for block in _blocks(len(queries), 4 * len(reduced)):
-        similarity = asked[block] @ reduced.T
+        similarity: Floats = asked[block] @ reduced.T
         similarity[:, len(gallery) :] = -np.inf
         if within:
             _leave_out_self(similarity, block.start)

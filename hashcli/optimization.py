@@ -75,7 +75,8 @@ class Loop:
             for epoch in range(start, settings.epochs):
                 self.epoch(epoch, task)
                 self.save(epoch + 1)
-        return self.head.cpu().eval()
+        trained: nn.Module = self.head.cpu().eval()
+        return trained
 
     def epoch(self, epoch: int, task: Any) -> None:
         """One epoch: renewal, then steps."""
