@@ -59,12 +59,13 @@ def _nearly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple[
     n_candidates = min(OVERSAMPLING * k, k + MOST_EXTRA, len(gallery) - within)
     n_groups, size = _grouping(len(gallery), n_candidates)
     left, right = _reduction(queries, gallery)
-    asked, reduced = queries @ left, np.zeros((size * n_groups, REDUCED), np.float32)
+    asked: Floats = queries @ left
+    reduced: Floats = np.zeros((size * n_groups, REDUCED), np.float32)
     reduced[: len(gallery)] = gallery @ right
     rows = np.empty((len(queries), k), np.int64)
     values = np.empty((len(queries), k), np.float32)
     for block in _blocks(len(queries), 4 * len(reduced)):
-        similarity: Floats = asked[block] @ reduced.T
+        similarity = asked[block] @ reduced.T
         similarity[:, len(gallery) :] = -np.inf
         if within:
             _leave_out_self(similarity, block.start)
