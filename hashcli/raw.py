@@ -43,7 +43,7 @@ def preview(data: bytes | mmap) -> Image.Image:
 
     Raises ImportError without rawpy, ValueError when there is none.
     """
-    import rawpy  # type: ignore[import-not-found,unused-ignore]
+    import rawpy
     from PIL import Image
 
     try:
@@ -51,7 +51,7 @@ def preview(data: bytes | mmap) -> Image.Image:
             found, turn = raw.extract_thumb(), _TURNS.get(raw.sizes.flip, 1)
     except rawpy.LibRawError as error:
         raise ValueError(f"no preview in the RAW file: {error}") from error
-    if found.format == rawpy.ThumbFormat.JPEG:
+    if isinstance(found.data, bytes):
         image: Image.Image = Image.open(io.BytesIO(found.data), formats=("JPEG",))
     else:
         image = Image.fromarray(found.data)
