@@ -53,6 +53,9 @@ TUNING = """\
 Six settings of each method that learns, on the development tasks, with seeds that no other table has; the first line
 of each table is what the default was before. Labels of the target's queries compared these settings; no training saw
 them. What they share with COUPLE, head, steps and label codes, is as COUPLE has it."""
+PARTS = """\
+Flow, mixups and mean teacher are added to pseudo-labels one by one. All else is as in the default, which is V6: soft
+pseudo-labels, by propagation on the graph."""
 COUPLE = Variant("couple")
 
 
@@ -115,7 +118,7 @@ def _sections(found: dict[str, Results]) -> Iterator[Section]:
     apart = [(f"{_title(r)}:", tables.task_table(r, forms, METAH_LENGTHS, tables.BALLS)) for r in measured]
     yield "METAH and its forms", over_all + apart
     titles = {name: title for name, title in DEVELOPMENT.items() if name in found}
-    yield "COUPLE, part by part", [("", tables.compared(found, titles, group("ablation"), Variant("source-only")))]
+    yield "COUPLE, part by part", [(PARTS, tables.compared(found, titles, group("ablation"), Variant("source-only")))]
     yield "COUPLE, one change at a time", [("", tables.compared(found, titles, group("switches"), COUPLE))]
     titles = {name: title for name, title in titles.items() if name == SWEEPS_TASK}
     sweeps = [name for name in GROUPS if name.startswith("sweep-")]

@@ -117,7 +117,10 @@ def means(measured: Sequence[Results], chosen: Sequence[Variant], bits: Sequence
 
 
 def compared(found: Mapping[str, Results], titles: Mapping[str, str], chosen: Sequence[Variant], base: Variant) -> str:
-    """Variants x tasks at 64 bits, their mean, and the difference of each from `base` in the seeds they share."""
+    """Variants x tasks at 64 bits, their mean, and the difference of each from `base` in the seeds they share.
+
+    Empty when fewer than two variants were measured.
+    """
 
     def cross(variant: Variant) -> list[Scores]:
         return [scores(found[name].of(variant, 64)) for name in titles]
@@ -131,7 +134,8 @@ def compared(found: Mapping[str, Results], titles: Mapping[str, str], chosen: Se
         line = [label(variant), *map(cell, cross(variant)), cell(overall) if len(titles) > 1 else ""]
         lines.append([*line, cell(single), cell(difference, "+"), str(len(overall) or "")])
     head = ["", *titles.values(), "mean", "single", f"against {label(base)}", "seeds"]
-    return markdown(head, [line for line in lines if any(line[1:])])
+    lines = [line for line in lines if any(line[1:])]
+    return markdown(head, lines) if len(lines) > 1 else ""
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
