@@ -153,6 +153,7 @@ def compare_folders(
     from hashcli.evaluation import compare_methods
     from hashcli.evidence import Evidence
     from hashcli.fitting import SOURCE, TARGET, Labeled
+    from hashcli.trials import Arrays
 
     chosen, notes = _methods(methods, all_methods, options)
     folders = [(src, "--src"), (tgt, "--tgt"), *([(queries, "--queries")] if queries else [])]
@@ -174,7 +175,7 @@ def compare_folders(
         parts = [read_part(c, backbone, caches, options.workers, progress, device) for c in given]
     failures = [failure for part in parts for failure in part.failures]
     labeled = parts[0].take([i for i, labels in enumerate(parts[0].labels) if labels])
-    arrays = _Arrays(source.classes, any(part.collection.multi_label for part in parts))
+    arrays = Arrays(source.classes, any(part.collection.multi_label for part in parts))
     trials, asked_part = arrays.trials(labeled, parts[1], parts[2] if asked else None, split, seeds, options.seed)
     learned = Labeled(labeled.features, arrays.labels(labeled), captions=labeled.captions or None)
     evidence = Evidence(_side(asked_part, trials[0].query_labels), _side(labeled, learned.labels), source.classes)
@@ -224,41 +225,6 @@ def _methods(
     if strange and chosen:
         checked_method(chosen[-1][0], sorted(strange), options.n_bits, options.backbone)
     return chosen, notes
-
-
-class _Arrays:
-    """Parts as arrays; photos that another part holds as well are left out and noted, so that held out is held out."""
-
-    def __init__(self, classes: list[str], multi_label: bool) -> None:
-        self.notes: list[str] = []
-        self._classes, self._multi_label = classes, multi_label
-
-    def labels(self, part: Part) -> NDArray[np.int64]:
-        return label_array(part.labels, self._classes, self._multi_label)
-
-    def trials(
-        self, source: Part, target: Part, queries: Part | None, split: float, seeds: int, first_seed: int
-    ) -> tuple[list[Trial], Part]:
-        """The trials, and the photos that the first of them asks with."""
-        from hashcli.evaluation import Trial, hold_out, split_trials
-
-        numbers = range(first_seed, first_seed + seeds)
-        target = self._apart(target, source.digests, "target")
-        if queries is None:
-            trials = split_trials(target.features, self.labels(target), split, numbers, target.captions)
-            return trials, target.take(hold_out(len(target), split, first_seed)[0])
-        queries = self._apart(queries, [*source.digests, *target.digests], "query")
-        known = self.labels(target) if target.collection.classes else None
-        asked = (queries.features, self.labels(queries), queries.captions)
-        return [Trial(seed, target.features, known, *asked) for seed in numbers], queries
-
-    def _apart(self, part: Part, others: Sequence[bytes], what: str) -> Part:
-        from hashcli.evaluation import unique_rows
-
-        rows = unique_rows(part.digests, others)
-        if len(rows) < len(part):
-            self.notes.append(f"{len(part) - len(rows)} {what} photos are copies of others and are left out")
-        return part.take(rows)
 
 
 def _classes_of(collection: Collection, option: str) -> Collection:
