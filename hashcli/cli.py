@@ -11,9 +11,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,15 +23,16 @@ from hashcli.errors import HashcliError
 EPILOG = "The whole story: `hashcli adapt --src LABELED --tgt YOURS`, then `hashcli query PHOTO`."
 MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.EIO}
 
-app = typer.Typer(
-    name="hashcli",
-    help="Search your photos by example; the codes it searches by are learned from your own folders.",
-    epilog=EPILOG,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
-)
+SETTINGS: dict[str, Any] = {
+    "name": "hashcli",
+    "help": "Search your photos by example; the codes it searches by are learned from your own folders.",
+    "epilog": EPILOG,
+    "no_args_is_help": True,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["--help", "-h"]},
+}
+app = typer.Typer(**SETTINGS)
 app.command()(cli_learn.adapt)
 app.command()(cli_learn.train)
 app.command()(cli_search.index)
@@ -86,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
-        app(args=arguments)
+        asked = sys.argv[1:] if arguments is None else list(arguments)
+        (_brief() if asked in (["--help"], ["-h"]) else app)(args=arguments)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # Typer ends a closed pipe with 1, our "nothing found"
             return _closed_pipe()
@@ -104,6 +106,25 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     except Exception:  # whatever it is, the user gets one line and a file to send, not a traceback
         return _bug()
     return 0
+
+
+def _brief() -> typer.Typer:
+    """The app for its own help alone: building the options of all commands takes longer than all else."""
+
+    def stub(doc: str | None) -> Callable[[], None]:
+        def command() -> None: ...
+
+        command.__doc__ = doc
+        return command
+
+    brief = typer.Typer(**SETTINGS)
+    brief.callback()(options)
+    for info in app.registered_commands:
+        if info.callback:
+            brief.command(info.name or info.callback.__name__)(stub(info.callback.__doc__))
+    for group in app.registered_groups:
+        brief.command(group.name)(stub(group.typer_instance.info.help if group.typer_instance else None))
+    return brief
 
 
 def _complain(code: int, *lines: str) -> int:

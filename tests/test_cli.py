@@ -533,3 +533,11 @@ def test_nobody_is_asked_when_nobody_is_there(monkeypatch):
     type_in(monkeypatch, b"y\n")
 
     assert cli_output.confirmation() is None
+
+
+def test_the_quick_help_is_that_of_the_whole_app(capsys):
+    assert cli.main(["--help"]) == 0
+    quick = capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.app(args=["--help"])
+    assert quick == capsys.readouterr().out and "library" in quick
