@@ -55,8 +55,10 @@ check: setup ## style, types, import layers
 	@echo "== layers"
 	$(BIN)/lint-imports
 
-bench: setup ## run the benchmarks; results go to benchmarks/results
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+bench: setup ## measure speed and memory; results go to benchmarks/results and the README
+	$(PIP) --no-build-isolation -e '.[bench]'
+	@for name in search startup memory indexing training; do \
+	  echo "== $$name"; $(BIN)/python "benchmarks/$$name.py" || exit 1; done
 
 quality: setup ## measure how good codes are, what is missing; DATA=DIR adds the tasks whose data lies there
 	$(BIN)/python benchmarks/quality.py $(if $(DATA),--data "$(DATA)") --group main
@@ -65,7 +67,7 @@ quality: setup ## measure how good codes are, what is missing; DATA=DIR adds the
 docs: setup ## write help texts, settings and exit codes into docs/
 	$(BIN)/python docs/generate.py
 
-flips kills badimages soak fuzz: setup ## attack hashcli for minutes; results go to benchmarks/results/trust
+flips kills badimages soak fuzz checksums: setup ## attack hashcli for minutes; results go to benchmarks/results/trust
 	$(BIN)/python -m campaigns.$@
 
 build: setup ## make the wheel in dist/
