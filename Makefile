@@ -67,6 +67,7 @@ quality: setup ## measure how good codes are, what is missing; DATA=DIR adds the
 docs: setup ## write help texts, settings and exit codes into docs/
 	$(BIN)/python docs/generate.py
 
+.PHONY: flips kills badimages soak fuzz checksums
 flips kills badimages soak fuzz checksums: setup ## attack hashcli for minutes; results go to benchmarks/results/trust
 	$(BIN)/python -m campaigns.$@
 

@@ -66,12 +66,25 @@ def _fuzz(result: dict[str, Any]) -> list[Line]:
     ]  # fmt: skip
 
 
+def _checksums(result: dict[str, Any]) -> list[Line]:
+    missed = result["missed"]
+    return [
+        ("bursts of noise in a record, against its CRC-32", f"{result['records']:,}", f"{missed['records']} missed"),
+        (
+            "bursts of noise in a block, against its sums",
+            f"{result['blocks']:,}",
+            f"{missed['blocks']} missed",
+        ),
+    ]
+
+
 CAMPAIGNS: dict[str, Callable[[dict[str, Any]], list[Line]]] = {
     "flips": _flips,
     "kills": _kills,
     "badimages": _badimages,
     "soak": _soak,
     "fuzz": _fuzz,
+    "checksums": _checksums,
 }
 
 
