@@ -2,7 +2,9 @@
 
 python benchmarks/indexing.py                     all, some GB of scratch files in a temporary folder
 python benchmarks/indexing.py --scratch DIR       keep the made-up photos and galleries for another run
-python benchmarks/indexing.py --only photos,tree  some of it, printed and not kept
+python benchmarks/indexing.py --only photos,tree  some of it; the rest of the table stays as it was measured before
+python benchmarks/indexing.py --only ""           the table again, nothing measured
+python benchmarks/indexing.py --clock processor   processor time instead of wall time, on a machine that others use
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,7 +30,7 @@ from typing import Any
 import numpy as np
 from generated import bare_walk, batch, gallery, jpegs, tree
 from PIL import JpegImagePlugin
-from timing import RESULTS, ROUNDS, Row, compared, finish, machine, paired
+from timing import CLOCKS, RESULTS, ROUNDS, Row, compared, finish, machine, paired
 
 from hashcli import backbones, codes
 from hashcli.decoding import decode_all, default_workers
@@ -39,6 +42,7 @@ from hashcli.photos import PhotoFile, decode, read
 from hashcli.progress import Silent
 from hashcli.walking import walk
 
+Turns = Callable[[Mapping[str, Callable[[], object]]], dict[str, list[float]]]
 HASHCLI = Path(sysconfig.get_path("scripts"), "hashcli")
 SIZES = {"12 MP": (4000, 3000, 16, 5), "2 MP": (1600, 1200, 60, 6)}  # width, height, scenes, copies of each
 TREE = (500, 200)  # folders, photos in each
@@ -58,6 +62,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -65,21 +70,23 @@ def main() -> None:
         return
     parts = RESULTS / "indexing"
     parts.mkdir(exist_ok=True)
-    facts = machine()
+    facts = machine() | {"clock": arguments.clock}
     with tempfile.TemporaryDirectory(prefix="hashcli-") as temporary:
         scratch = arguments.scratch or Path(temporary)
         scratch.mkdir(parents=True, exist_ok=True)
-        for name in arguments.only.split(","):
-            rows = [asdict(row) for row in PARTS[name](scratch, arguments.rounds)]
+        for name in filter(None, arguments.only.split(",")):
+            turns = partial(paired, rounds=arguments.rounds, clock=CLOCKS[arguments.clock])
+            rows = [asdict(row) for row in PARTS[name](scratch, turns)]
             (parts / f"{name}.json").write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n")
     kept = [json.loads((parts / f"{name}.json").read_text()) for name in PARTS if (parts / f"{name}.json").exists()]
+    facts["load"] = max(part["machine"]["load"] for part in kept)
     finish("indexing", facts, [Row(**row) for part in kept for row in part["rows"]], INTRO)
 
 
 # ---- new photos
 
 
-def photos(scratch: Path, rounds: int) -> Iterator[Row]:
+def photos(scratch: Path, turns: Turns) -> Iterator[Row]:
     """Whole runs against decoding and encoding alone; isolated decoders against plain ones."""
     for name, sizes in SIZES.items():
         folder = jpegs(scratch / name.replace(" ", ""), *sizes)
@@ -89,7 +96,7 @@ def photos(scratch: Path, rounds: int) -> Iterator[Row]:
         def run(child: str, folder: Path = folder, blank: Path = blank, took: dict[str, Any] = took) -> None:
             took[child].append(_indexed(folder, blank) if child == "index" else _child(child, folder))
 
-        paired({child: (lambda child=child: run(child)) for child in took}, rounds)
+        rounds = len(turns({child: (lambda child=child: run(child)) for child in took})["index"])
         n = len(list(folder.iterdir()))
         for measure, target in (("wall", 0.85), ("cpu", None)):
             mid = {child: median(one[measure] for one in runs[1:]) for child, runs in took.items()}
@@ -194,7 +201,7 @@ def _library(scratch: Path, folder: Path) -> Path:
 # ---- the decoding rule
 
 
-def rule(scratch: Path, rounds: int) -> Iterator[Row]:
+def rule(scratch: Path, turns: Turns) -> Iterator[Row]:
     """Scaling down in the DCT domain against decoding whole JPEGs of 12 megapixels: seconds, and bits that differ."""
     folder = jpegs(scratch / "12MP", *SIZES["12 MP"])
     hasher = Library.open(_library(scratch, folder)).require().hasher
@@ -212,7 +219,7 @@ def rule(scratch: Path, rounds: int) -> Iterator[Row]:
         finally:
             JpegImagePlugin.JpegImageFile.draft = draft  # type: ignore[method-assign]
 
-    seconds = paired({"scaled": scaled, "decoded whole": whole}, rounds)
+    seconds = turns({"scaled": scaled, "decoded whole": whole})
     yield compared("4 photos of 12 MP scaled in the DCT domain", seconds, "scaled", "decoded whole", at_most=1 / 2.5)
     domains = np.zeros(len(data), np.int64)
     ours, theirs = (
@@ -225,7 +232,7 @@ def rule(scratch: Path, rounds: int) -> Iterator[Row]:
 # ---- nothing new
 
 
-def unchanged(scratch: Path, rounds: int) -> Iterator[Row]:
+def unchanged(scratch: Path, turns: Turns) -> Iterator[Row]:
     """A tree of 100,000 photos that are all indexed: the same process, and whole commands."""
     folder = tree(scratch / "tree", *TREE)
     place = scratch / "library-tree"
@@ -248,14 +255,13 @@ def unchanged(scratch: Path, rounds: int) -> Iterator[Row]:
         bare_walk(others)
 
     bare = [sys.executable, "-I", "-S", "-c", _BARE, str(folder), str(others)]
-    seconds = paired(
+    seconds = turns(
         {
             "index()": ours,
             "bare scandir and stat": theirs,
             "hashcli index": lambda: subprocess.run([HASHCLI, "index", "--quiet", "--library", place], check=True),
             "a bare script": lambda: subprocess.run(bare, check=True),
-        },
-        rounds,
+        }
     )
     yield compared("the tree again, unchanged", seconds, "index()", "bare scandir and stat", at_most=2)
     yield compared("the same as whole commands", seconds, "hashcli index", "a bare script")
@@ -278,7 +284,7 @@ for folder in sys.argv[1:]:
 # ---- growing galleries
 
 
-def store(scratch: Path, rounds: int) -> Iterator[Row]:
+def store(scratch: Path, turns: Turns) -> Iterator[Row]:
     """Adding photos to galleries of three sizes."""
     opened = {n: gallery(scratch / f"gallery-{n}", n) for n in GALLERIES}
     added = dict.fromkeys(GALLERIES, 0)
@@ -288,7 +294,7 @@ def store(scratch: Path, rounds: int) -> Iterator[Row]:
         opened[n].append(*batch(np.random.default_rng(time.time_ns()), added[n], ADDED, top))
         added[n] += ADDED
 
-    seconds = paired({f"{n:,}": (lambda n=n: add(n)) for n in GALLERIES}, rounds)
+    seconds = turns({f"{n:,}": (lambda n=n: add(n)) for n in GALLERIES})
     for each in opened.values():
         each.close()
     smallest = f"{GALLERIES[0]:,}"
@@ -297,7 +303,7 @@ def store(scratch: Path, rounds: int) -> Iterator[Row]:
         yield compared(what, {f"to {k}": v for k, v in seconds.items()}, f"to {n:,}", f"to {smallest}", "ms", at_most=2)
 
 
-PARTS: Mapping[str, Callable[[Path, int], Iterator[Row]]] = {
+PARTS: Mapping[str, Callable[[Path, Turns], Iterator[Row]]] = {
     "photos": photos,
     "rule": rule,
     "tree": unchanged,
