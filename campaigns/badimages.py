@@ -33,6 +33,7 @@ from hashcli.photos import unescape
 SCRIPT = Path(__file__).with_name("make_bad_images.py")
 ON_PURPOSE = {
     "names/.hidden.jpg": "hidden files are passed over unless --hidden is given",
+    "names/.jpg": "hidden files are passed over unless --hidden is given",
     "fs/good-link.jpg": "a photo that a link leads to counts once, under its own name",
     "mismatch/jpg-named.txt": "a file that is called something else than a photo is none",
     "names/trailing-space.jpg ": "a file that is called something else than a photo is none",
