@@ -11,8 +11,8 @@ from hashcli import cli_options as opt
 from hashcli import cli_output as output
 
 if TYPE_CHECKING:
+    from hashcli.publishing import TrainReport
     from hashcli.talk import Talk
-    from hashcli.training import TrainReport
 
 
 def adapt(

@@ -113,9 +113,7 @@ def index(
         if staged:
             progress.say(f"completing the staged {hasher.method} hasher {staged.name}")
             old = library.current()
-            if (
-                old is None or staged.carried_from() != old.name
-            ):  # once: or moved photos come back in their old place
+            if old is None or staged.carried_from() != old.name:  # once: or moved photos come back in their old place
                 filled = fill(
                     library, staged.folder, backbone, (), roots=(), old=old, workers=workers, progress=progress
                 )
