@@ -42,6 +42,9 @@ def index(
     labels: opt.Labels = None,
     include: opt.Include = None,
     exclude: opt.Exclude = None,
+    hidden: opt.Hidden = False,
+    follow_symlinks: opt.FollowSymlinks = False,
+    device: opt.Device = "auto",
     workers: opt.Workers = None,
     report: opt.Report = None,
     library: opt.Library = None,
@@ -67,8 +70,9 @@ def index(
             prune=prune,
             yes=yes,
             labels=labels,
-            options=WalkOptions(tuple(include or ()), tuple(exclude or ())),
+            options=WalkOptions(tuple(include or ()), tuple(exclude or ()), hidden, follow_symlinks),
             workers=workers,
+            device=device,
             progress=talk,
         )
         _summarize(done, prune, talk)
