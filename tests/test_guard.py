@@ -25,7 +25,8 @@ def ended(folder: Path, work: Callable[[mmap.mmap], object], guarded: bool) -> t
     child = os.fork()
     if child == 0:
         try:
-            faulthandler.disable()
+            faulthandler.disable()  # which also takes away what another test had guard set
+            guard._handler = None
             os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             guard.install()
             with guard.reading(folder):  # so that the handlers are there
