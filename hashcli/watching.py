@@ -38,7 +38,6 @@ def watch(
     what `index` raises, except that another writer is waited for.
     """
     check_installed()
-    _patiently(index, folders, progress)
     roots = {os.path.realpath(os.fsencode(folder)) for folder in folders} or _indexed(library)
     own = os.path.realpath(bytes(library.folder))  # what indexing itself writes, where a root contains the library
     here = sorted(root for root in roots if os.path.isdir(root))
@@ -46,8 +45,9 @@ def watch(
     stop = threading.Event()
     # the watcher would take a signal's exception for its own, so it gets a thread and signals go to the main one
     threading.Thread(target=_listen, args=(here, changes, stop, progress), daemon=True).start()
-    progress.say(f"watching {', '.join(map(escape, here))}; Ctrl-C ends it")
     try:
+        _patiently(index, folders, progress)  # after the watch has begun, or what changes meanwhile would be missed
+        progress.say(f"watching {', '.join(map(escape, here))}; Ctrl-C ends it")
         while True:
             changed = changes.get()
             if isinstance(changed, BaseException):
