@@ -157,6 +157,8 @@ class Campaign:
             code = world.run([*self.questions[name], "--library", str(self.library)])
             if name == "index" and code == 0:  # says nothing itself: what the gallery then holds is its answer
                 code = world.run([*self.questions["all"], "--library", str(self.library)])
+            for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
+                signal.setitimer(timer, 0)  # or it would end the campaign itself, which asks the sound library
             out.seek(0)
             err.seek(0)
             answer = Answer(code, out.read(), err.read())
