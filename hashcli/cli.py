@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
@@ -171,6 +172,14 @@ def _catch_signals() -> None:
             os._exit(128 + number)  # a forked worker has nothing to clean up
         raise _Stopped(number)
 
+    def again(lost: Any) -> None:
+        if isinstance(lost.exc_value, _Stopped):
+            threading.Timer(0.05, os.kill, (owner, lost.exc_value.number)).start()
+        else:
+            sys.__unraisablehook__(lost)
+
+    # Raised while a weak reference's callback runs, as every import has them, the end would be printed and forgotten.
+    sys.unraisablehook = again
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)

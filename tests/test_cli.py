@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -26,9 +28,11 @@ from hashcli.talk import Talk
 
 @pytest.fixture(autouse=True)
 def signals_as_before():
-    """`main` takes over SIGINT and SIGTERM; the next test gets them back."""
+    """`main` takes over SIGINT, SIGTERM and what they raise where nothing can be raised; the next test gets all back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    hook = sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -266,6 +270,24 @@ def test_a_signal_ends_the_run_from_within(monkeypatch, capsys, number, code):
 
     assert cli.main(["methods"]) == code
     assert tidied == ["right"]
+    assert capsys.readouterr().err == "stopped; the library is as it was; the same command goes on from here\n"
+
+
+def test_a_signal_in_a_weak_references_callback_is_not_lost(monkeypatch, capsys):
+    class Thing:
+        pass
+
+    def work() -> dict[str, object]:
+        thing = Thing()
+        watched = weakref.ref(thing, lambda gone: signal.raise_signal(signal.SIGINT))
+        del thing
+        assert watched() is None
+        time.sleep(20)  # what is interrupted when it comes again
+        return {}
+
+    monkeypatch.setattr(registry, "installed", work)
+
+    assert cli.main(["methods"]) == 130
     assert capsys.readouterr().err == "stopped; the library is as it was; the same command goes on from here\n"
 
 
