@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hashcli import __version__, cli_config, cli_eval, cli_learn, cli_library, cli_methods, cli_search, guard
+from hashcli import __version__, cli_config, cli_eval, cli_index, cli_learn, cli_library, cli_methods, cli_search, guard
 from hashcli.errors import HashcliError
 
 EPILOG = "The whole story: `hashcli adapt --src LABELED --tgt YOURS`, then `hashcli query PHOTO`."
@@ -36,7 +36,7 @@ SETTINGS: dict[str, Any] = {
 app = typer.Typer(**SETTINGS)
 app.command()(cli_learn.adapt)
 app.command()(cli_learn.train)
-app.command()(cli_search.index)
+app.command()(cli_index.index)
 app.command()(cli_search.query)
 app.command("eval")(cli_eval.evaluate)
 app.command()(cli_methods.methods)
