@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import time
 from collections.abc import Iterator
@@ -30,6 +31,16 @@ def minimize(method: Any, data: TrainingData, run: Any) -> nn.Module:
     return Loop(method, data, run).minimize()
 
 
+class AdamW(torch.optim.AdamW):
+    """torch's, spared what imports torch's compiler: more than a second of every training's start."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
 class Loop:
     """One training run on cached features; `finetuning` is its other kind."""
 
@@ -39,9 +50,7 @@ class Loop:
         self.head = method.build_head().to(run.device)
         self.helpers = method.build_helpers().to(run.device)
         settings = method.settings
-        self.optimizer = torch.optim.AdamW(
-            self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self.optimizer = AdamW(self.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
         self.domains = {"source": data.source, "target": data.target}
         self.features: dict[str, Tensor | None] = {
             name: None if domain is None else torch.from_numpy(domain.features).to(run.device)

@@ -28,7 +28,7 @@ from hashcli.talk import Talk
 
 @pytest.fixture(autouse=True)
 def signals_as_before():
-    """`main` takes over SIGINT, SIGTERM and what they raise where nothing can be raised; the next test gets all back."""
+    """`main` takes over two signals, and what they raise where nothing can be; the next test gets all back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     hook = sys.unraisablehook
     yield

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,29 @@ def same(one, other) -> bool:
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     assert same(train(seed=1), train(seed=1))
     assert not same(train(seed=1), train(seed=2))
+
+
+def test_the_optimizer_is_torchs_without_the_import_of_its_compiler(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)
+    torch.manual_seed(0)
+    heads = [nn.Linear(5, 3) for _ in range(2)]
+    heads[1].load_state_dict(heads[0].state_dict())
+    ours = optimization.AdamW(heads[0].parameters(), lr=0.1, weight_decay=0.01)
+    for _ in range(3):
+        ours.zero_grad()
+        heads[0](torch.eye(5)).pow(2).sum().backward()
+        ours.step()
+    ours.load_state_dict(ours.state_dict())
+    monkeypatch.undo()
+
+    theirs = torch.optim.AdamW(heads[1].parameters(), lr=0.1, weight_decay=0.01)
+    for _ in range(3):
+        theirs.zero_grad()
+        heads[1](torch.eye(5)).pow(2).sum().backward()
+        theirs.step()
+
+    for a, b in zip(heads[0].parameters(), heads[1].parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_losses_of_every_epoch_are_logged_by_name():
