@@ -2,7 +2,8 @@
 
 A table is column names and rows of cells. A cell of bytes is a path. In tsv and csv whatever could break a line,
 a column or a terminal is escaped as `photos.escape` does it; jsonl is pure ASCII, and a path that is not UTF-8
-comes there escaped, with its true bytes in base64 beside it (`path` and `path_bytes`); `paths` is raw.
+comes there escaped, with its true bytes in base64 beside it (`path` and `path_bytes`); `paths` is raw. Each line of
+jsonl says the version of its schema.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hashcli.photos import escape
 
 Cell = bytes | str | int | float | None
 Row = Sequence[Cell]
+JSONL_VERSION = 1
 
 
 def write(
@@ -60,13 +62,13 @@ def text(cell: Cell) -> str:
     return escape(cell if isinstance(cell, bytes) else cell.encode("utf-8", "surrogateescape"))
 
 
-def photo_failure(path: bytes, reason: str) -> dict[str, str]:
+def photo_failure(path: bytes, reason: str) -> dict[str, object]:
     """One line of a --report file, as a record for JSON."""
-    return {**_path("path", path), "reason": reason}
+    return {"version": JSONL_VERSION, **_path("path", path), "reason": reason}
 
 
 def _record(columns: Sequence[str], row: Row) -> Mapping[str, object]:
-    record: dict[str, object] = {}
+    record: dict[str, object] = {"version": JSONL_VERSION}
     for name, cell in zip(columns, row, strict=True):
         if isinstance(cell, bytes):
             record.update(_path(name, cell))

@@ -427,8 +427,8 @@ def test_some_photos_that_cannot_be_looked_for_are_reported_and_end_with_3(answe
     assert out == "/found.jpg\n"
     assert said == f"2 failed, the first: gone.jpg: no such file or directory; {report} lists them\n"
     assert [json.loads(line) for line in report.read_text().splitlines()] == [
-        {"path": "gone.jpg", "reason": "no such file or directory"},
-        {"path": "odd\\xff", "path_bytes": "b2Rk/w==", "reason": "cut short"},
+        {"version": 1, "path": "gone.jpg", "reason": "no such file or directory"},
+        {"version": 1, "path": "odd\\xff", "path_bytes": "b2Rk/w==", "reason": "cut short"},
     ]
 
 

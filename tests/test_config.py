@@ -144,7 +144,7 @@ def test_config_shows_places_and_what_is_set(config, tmp_path, capsys, monkeypat
         ("user's config file", str(config)),
         ("library", str(tmp_path / "library")),
     ]
-    assert row == {"command": "query", "option": "top", "value": "3", "from": f"{config}, line 3"}
+    assert row == {"version": 1, "command": "query", "option": "top", "value": "3", "from": f"{config}, line 3"}
 
 
 def test_the_library_may_be_named_in_the_users_file(config, tmp_path, capsys, monkeypatch):

@@ -111,10 +111,13 @@ def test_a_report_fits_its_schema(tmp_path, monkeypatch):
 
 
 def test_the_schema_refuses_what_was_never_promised():
-    line = {"query": "q", "rank": 0, "distance": 1, "similarity": 0.5, "path": "/a", "label": None, "domain": "tgt"}
+    line = {"version": 1, "query": "q", "rank": 1, "distance": 1, "similarity": 0.5, "path": "/a", "domain": "tgt"}
+    line["label"] = None
+    jsonschema.validate(line, schema("query"), jsonschema.Draft202012Validator)
 
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(line, schema("query"), jsonschema.Draft202012Validator)
+    for wrong in ({"rank": 0}, {"version": 2}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(line | wrong, schema("query"), jsonschema.Draft202012Validator)
 
 
 # ---- the recipes and command blocks, really run

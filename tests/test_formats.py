@@ -46,9 +46,11 @@ GOLDEN = {
         b"q.jpg,2,3,0.9877,/p/caf\xc3\xa9.jpg,,tgt\n"
     ),
     ("plain", "jsonl"): (
-        b'{"query": "q.jpg", "rank": 1, "distance": 0, "similarity": 1.0, "path": "/p/mug 1.jpg", '
+        b'{"version": 1, '
+        b'"query": "q.jpg", "rank": 1, "distance": 0, "similarity": 1.0, "path": "/p/mug 1.jpg", '
         b'"label": "mug", "domain": "src"}\n'
-        b'{"query": "q.jpg", "rank": 2, "distance": 3, "similarity": 0.9877, "path": "/p/caf\\u00e9.jpg", '
+        b'{"version": 1, '
+        b'"query": "q.jpg", "rank": 2, "distance": 3, "similarity": 0.9877, "path": "/p/caf\\u00e9.jpg", '
         b'"label": null, "domain": "tgt"}\n'
     ),
     ("plain", "paths"): b"/p/mug 1.jpg\n/p/caf\xc3\xa9.jpg\n",
@@ -62,11 +64,13 @@ GOLDEN = {
         b"-,1,64,0.0000,/p/\\x1b[31mred;=1.jpg,,tgt\n"
     ),
     ("strange", "jsonl"): (
-        b'{"query": "q\\\\xfe.jpg", "query_bytes": "cf4uanBn", "rank": 1, "distance": 12, "similarity": -0.25, '
+        b'{"version": 1, '
+        b'"query": "q\\\\xfe.jpg", "query_bytes": "cf4uanBn", "rank": 1, "distance": 12, "similarity": -0.25, '
         b'"path": "/p/tab\\\\tnew\\\\nline\\\\\\\\back\\\\xff.jpg", '
         b'"path_bytes": "L3AvdGFiCW5ldwpsaW5lXGJhY2v/LmpwZw==", '
         b'"label": "a,b\\t\\"c\\"", "domain": "src"}\n'
-        b'{"query": "-", "rank": 1, "distance": 64, "similarity": 0.0, "path": "/p/\\u001b[31mred;=1.jpg", '
+        b'{"version": 1, '
+        b'"query": "-", "rank": 1, "distance": 64, "similarity": 0.0, "path": "/p/\\u001b[31mred;=1.jpg", '
         b'"label": null, "domain": "tgt"}\n'
     ),
     ("strange", "paths"): ODD + b"\n/p/\x1b[31mred;=1.jpg\n",
@@ -139,7 +143,7 @@ def test_missing_values_are_empty_cells_and_json_nulls():
     for form in ("tsv", "csv", "jsonl"):
         formats.write(out, form, columns, [row])
 
-    assert out.getvalue() == b'\t\t0\n,,0\n{"a": null, "b": null, "c": 0}\n'
+    assert out.getvalue() == b'\t\t0\n,,0\n{"version": 1, "a": null, "b": null, "c": 0}\n'
 
 
 def test_rows_are_written_as_they_come():
@@ -156,9 +160,9 @@ def test_rows_are_written_as_they_come():
 
 
 def test_a_failed_photo_is_one_json_record():
-    assert formats.photo_failure(b"/p/a.jpg", "cut short") == {"path": "/p/a.jpg", "reason": "cut short"}
+    assert formats.photo_failure(b"/p/a.jpg", "cut short") == {"version": 1, "path": "/p/a.jpg", "reason": "cut short"}
     odd = formats.photo_failure(b"/p/\xff\n.jpg", "cut short")
-    assert odd == {"path": "/p/\\xff\\n.jpg", "path_bytes": "L3Av/wouanBn", "reason": "cut short"}
+    assert odd == {"version": 1, "path": "/p/\\xff\\n.jpg", "path_bytes": "L3Av/wouanBn", "reason": "cut short"}
 
 
 def test_unknown_forms_are_refused():
