@@ -4,6 +4,7 @@
     python benchmarks/quality.py --data DIR                   every task whose data lies in DIR
     python benchmarks/quality.py --methods 'itq,couple[alpha=0.3,rho=0.2]' --bits 16,64 --seeds 3
     python benchmarks/quality.py --group ablation             (or switches, sweep-alpha ...)
+    python benchmarks/quality.py --approximate --methods couple   neighbors as among more than 20,000 photos
     python benchmarks/quality.py --table                      write the tables from the results that are there
 
 For each seed a tenth of the target, drawn by the seed, asks; the rest of it trains, without labels. Cross-domain
@@ -27,7 +28,7 @@ from runs import Results
 from tasks import TASKS, available, load
 from variants import Variant
 
-from hashcli import codes
+from hashcli import codes, nearest
 from hashcli.errors import HashcliError, UsageError
 from hashcli.progress import Progress
 from hashcli.talk import Talk
@@ -112,6 +113,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--bits", type=_numbers, default=[64], help="code lengths, comma between (default: 64)")
     parser.add_argument("--seeds", type=_seeds, default=range(5), help="how many, from 0, or FIRST-LAST (default: 5)")
     parser.add_argument("--again", action="store_true", help="measure anew what is there already")
+    parser.add_argument(
+        "--approximate", action="store_true", help="neighbors as among very many photos; results have a folder apart"
+    )
     parser.add_argument("--table", action="store_true", help="only write README.md and results/quality.md")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results (default: %(default)s)")
     parser.add_argument(
@@ -125,6 +129,9 @@ def main(words: list[str] | None = None) -> int:
         if options.table:
             report.write(options.results, HERE.parent / "README.md")
             return 0
+        if options.approximate:
+            nearest.EXACT_ROWS = 0
+            options.results = options.results.with_name(report.APPROXIMATE)
         return _measure(options, Talk())
     except HashcliError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -56,6 +56,10 @@ them. What they share with COUPLE, head, steps and label codes, is as COUPLE has
 PARTS = """\
 Flow, mixups and mean teacher are added to pseudo-labels one by one. All else is as in the default, which is V6: soft
 pseudo-labels, by propagation on the graph."""
+APPROXIMATE = "approximate"  # folder beside the others
+NEIGHBORS = """\
+COUPLE as above, whose neighbors are exact among so few photos, and with approximate ones, as it has them among more
+than 20,000 photos (`--approximate`). Those are found by 128 numbers of the 1,280, and compared by all of them."""
 COUPLE = Variant("couple")
 
 
@@ -64,14 +68,14 @@ def readme_block(found: dict[str, Results]) -> str:
     return f"{README}{_overview(found)}\n{MORE}"
 
 
-def document(found: dict[str, Results], tuning: dict[str, Results]) -> str:
+def document(found: dict[str, Results], tuning: dict[str, Results], approximate: dict[str, Results]) -> str:
     """results/quality.md: everything that was measured, one section for each question."""
     parts = [
         "# Quality",
         "Written by `python benchmarks/quality.py --table` from the JSON files beside it.",
         LEGEND,
     ]
-    for title, tabled in (*_sections(found), *_tuned(tuning)):
+    for title, tabled in (*_sections(found), *_neighbors(found, approximate), *_tuned(tuning)):
         shown = [f"{said}\n\n{table}" if said else table for said, table in tabled if table]
         if shown:
             parts += [f"## {title}", *shown]
@@ -90,7 +94,7 @@ def replaced(readme: str, block: str) -> str:
 def write(folder: Path, readme: Path) -> None:
     """Write both documents from the results in `folder`, and in `tuning` beside it."""
     found = read_all(folder)
-    text = document(found, read_all(folder.with_name("tuning")))
+    text = document(found, *(read_all(folder.with_name(name)) for name in ("tuning", APPROXIMATE)))
     folder.with_suffix(".md").write_text(text, encoding="utf-8")
     readme.write_text(replaced(readme.read_text(encoding="utf-8"), readme_block(found)), encoding="utf-8")
 
@@ -123,6 +127,11 @@ def _sections(found: dict[str, Results]) -> Iterator[Section]:
     titles = {name: title for name, title in titles.items() if name == SWEEPS_TASK}
     sweeps = [name for name in GROUPS if name.startswith("sweep-")]
     yield "COUPLE, sweeps", [("", tables.compared(found, titles, group(name), COUPLE)) for name in sweeps]
+
+
+def _neighbors(found: dict[str, Results], approximate: dict[str, Results]) -> Iterator[Section]:
+    titles = {name: title for name, title in TITLES.items() if name in found and name in approximate}
+    yield "Approximate neighbors", [(NEIGHBORS, tables.approximated(found, approximate, titles, COUPLE))]
 
 
 def _tuned(tuning: dict[str, Results]) -> Iterator[Section]:

@@ -138,6 +138,20 @@ def compared(found: Mapping[str, Results], titles: Mapping[str, str], chosen: Se
     return markdown(head, lines) if len(lines) > 1 else ""
 
 
+def approximated(
+    found: Mapping[str, Results], approximate: Mapping[str, Results], titles: Mapping[str, str], variant: Variant
+) -> str:
+    """A variant at 64 bits, task by task, of the seeds that both have: exact, approximate and what that costs."""
+    lines = []
+    for name, title in titles.items():
+        for what, protocol in (("cross", "cross-domain"), ("single", "single-domain")):
+            exact, near = (scores(results[name].of(variant, 64), protocol) for results in (found, approximate))
+            exact = {seed: value for seed, value in exact.items() if seed in near}
+            cells = [cell(exact), cell(near), cell(less(near, exact), "+")]
+            lines.append([f"{title}, {what} mAP", *cells, str(len(exact))])
+    return markdown(["", "exact", "approximate", "difference", "seeds"], lines)
+
+
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table without the columns that are empty in all lines; empty without lines."""
     if not lines:
