@@ -1,7 +1,7 @@
 """The `hashcli` command: its commands, and what becomes of every way a run can end.
 
-Commands parse, call one function and show the result; each imports what it needs when it runs, so that
-`--help` and shell completion stay quick.
+Commands (`cli_commands`) parse, call one function and show the result; each imports what it needs when it runs, so
+that `--help` and shell completion stay quick.
 """
 
 from __future__ import annotations
@@ -12,36 +12,29 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
-from hashcli import __version__, cli_config, cli_eval, cli_index, cli_learn, cli_library, cli_methods, cli_search, guard
+from hashcli import __version__, guard
+from hashcli.cli_commands import Commands
 from hashcli.errors import HashcliError
 
 EPILOG = "The whole story: `hashcli adapt --src LABELED --tgt YOURS`, then `hashcli query PHOTO`."
 MACHINE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.EIO}
 
-SETTINGS: dict[str, Any] = {
-    "name": "hashcli",
-    "help": "Search your photos by example; the codes it searches by are learned from your own folders.",
-    "epilog": EPILOG,
-    "no_args_is_help": True,
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "context_settings": {"help_option_names": ["--help", "-h"]},
-}
-app = typer.Typer(**SETTINGS)
-app.command()(cli_learn.adapt)
-app.command()(cli_learn.train)
-app.command()(cli_index.index)
-app.command()(cli_search.query)
-app.command("eval")(cli_eval.evaluate)
-app.command()(cli_methods.methods)
-app.command()(cli_config.config)
-app.add_typer(cli_library.app, name="library")
+app = typer.Typer(
+    name="hashcli",
+    cls=Commands,
+    help="Search your photos by example; the codes it searches by are learned from your own folders.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -88,8 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
-        asked = sys.argv[1:] if arguments is None else list(arguments)
-        (_brief() if asked in (["--help"], ["-h"]) else app)(args=arguments)
+        app(args=arguments)
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # Typer ends a closed pipe with 1, our "nothing found"
             return _closed_pipe()
@@ -107,25 +99,6 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     except Exception:  # whatever it is, the user gets one line and a file to send, not a traceback
         return _bug()
     return 0
-
-
-def _brief() -> typer.Typer:
-    """The app for its own help alone: building the options of all commands takes longer than all else."""
-
-    def stub(doc: str | None) -> Callable[[], None]:
-        def command() -> None: ...
-
-        command.__doc__ = doc
-        return command
-
-    brief = typer.Typer(**SETTINGS)
-    brief.callback()(options)
-    for info in app.registered_commands:
-        if info.callback:
-            brief.command(info.name or info.callback.__name__)(stub(info.callback.__doc__))
-    for group in app.registered_groups:
-        brief.command(group.name)(stub(group.typer_instance.info.help if group.typer_instance else None))
-    return brief
 
 
 def _complain(code: int, *lines: str) -> int:
