@@ -106,8 +106,11 @@ def read(file: PhotoFile, max_bytes: int = MAX_BYTES) -> Data:
 
 
 def digest(data: Data) -> bytes:
-    """What identifies a photo's contents: BLAKE2b of 16 bytes."""
-    return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
+    """What identifies a photo's contents: the first 16 bytes of SHA-256.
+
+    Processors have instructions for it: of a large photo, BLAKE2b took a tenth of the time that decoding takes.
+    """
+    return hashlib.sha256(data).digest()[:DIGEST_SIZE]
 
 
 _NAMED = {"\t": "\\t", "\n": "\\n", "\\": "\\\\"}
