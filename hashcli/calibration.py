@@ -10,13 +10,15 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hashcli.codes import Packed
-from hashcli.metrics import Ints, count_levels
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hashcli.codes import Packed
+    from hashcli.metrics import Ints
 
 MIN_MATCHING = 100  # matching pairs below which a probability would be a guess
 MOST_PHOTOS = 2000  # held-out photos beyond which more pairs change nothing
@@ -63,6 +65,8 @@ def fit(held: Packed, held_labels: Ints, others: Packed, other_labels: Ints) -> 
     too few pairs to learn from. Raises ValueError for shapes that do not fit.
     """
     from scipy.optimize import isotonic_regression  # type: ignore[import-untyped]
+
+    from hashcli.metrics import count_levels
 
     if len(held) == 0 or len(others) == 0:
         return None

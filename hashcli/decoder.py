@@ -45,6 +45,11 @@ def serve(size: int, fit: Fit, timeout: float, max_pixels: int, memory_limit: in
         _write_all(answers, answer)
 
 
+def takes_too_long(timeout: float) -> str:
+    """The reason for a photo that was given up."""
+    return f"takes longer than {timeout:g} s to decode"
+
+
 def _answer(path: bytes, size: int, fit: Fit, max_pixels: int, requests: BinaryIO, answers: BinaryIO) -> bytes:
     try:
         data = read(PhotoFile(b"", path, 0, 0, 0, 0))

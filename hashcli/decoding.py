@@ -11,16 +11,18 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hashcli.decoder import takes_too_long
 from hashcli.photos import MAX_PIXELS, Fit, PhotoError, PhotoFile, decode, digest, read
-from hashcli.worker import Worker, takes_too_long
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 TIMEOUT = 20.0
 MEMORY_LIMIT = 2 << 30
@@ -65,6 +67,11 @@ def decode_all(
     workers end when the iterator is closed or dropped, and with this process, however it ends.
     Raises MachineError when workers cannot be started.
     """
+    from concurrent.futures import ThreadPoolExecutor  # these are not for the one photo of a query
+    from queue import SimpleQueue
+
+    from hashcli.worker import Worker
+
     options = [str(size), fit, str(timeout), str(max_pixels), str(memory_limit)]
     n_workers = max(1, min(workers or default_workers(), len(files)))
     everyone = [Worker(options, timeout) for _ in range(n_workers)]

@@ -191,9 +191,10 @@ class Gallery:
             total = tables.slots()
             if len(wanted) and (wanted.min() < 0 or wanted.max() >= total):
                 raise ValueError(f"slots must be from 0 to {total - 1}, not {wanted.min()} to {wanted.max()}")
-            for number in np.unique(wanted // self._capacity):
-                here = np.flatnonzero(wanted // self._capacity == number)
-                block = tables.block(int(number), total).verified()
+            numbers = wanted // self._capacity
+            for number in sorted(set(numbers.tolist())):  # np.unique would import masked arrays, and a query waits
+                here = np.flatnonzero(numbers == number)
+                block = tables.block(number, total).verified()
                 words[:, here] = block.words[:, wanted[here] - block.first_slot]
         return codes.from_words(words, self._n_bits)
 
@@ -219,6 +220,8 @@ class Gallery:
             with self._read() as tables:
                 total = tables.slots()
                 rows = tables.records_of(tables.block(first // self._capacity, total)) if total else []
+                for slot, record in rows:
+                    tables.confirm(slot, record)
             yield from rows
             first += self._capacity
 

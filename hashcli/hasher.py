@@ -18,14 +18,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hashcli import __version__, onnx_check
 from hashcli.backbones import FILE_NAME, ExportedBackbone, Spec
-from hashcli.calibration import Calibration
 from hashcli.codes import check_n_bits
 from hashcli.errors import DamagedError, LibraryError, MachineError, NewerFormatError, UsageError
 from hashcli.photos import DECODE_RULE
+
+if TYPE_CHECKING:
+    from hashcli.calibration import Calibration
 
 FORMAT, VERSION = "hashcli-hasher", 1
 RECORD, HEAD, TEXT_HEAD, VOCABULARY, SEEN = "hasher.json", "head.onnx", "text.onnx", "vocabulary.json", "seen.bin"
@@ -217,6 +219,8 @@ class Hasher:
         record = self.record.get("calibration")
         if record is None:
             return None
+        from hashcli.calibration import Calibration
+
         try:
             return Calibration.from_record(record, self.n_bits)
         except (ValueError, AttributeError) as error:

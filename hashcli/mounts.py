@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
-_NETWORK = re.compile(
+_NETWORK = (
     r"nfs\d?|cifs|smb\w*|9p|afs\w*|ceph|glusterfs|lustre|gpfs|beegfs|webdav|davfs"
     r"|fuse\.(sshfs|rclone|s3fs|davfs2?|smbnetfs|ceph\S*|glusterfs|gcsfuse|juicefs)"
 )
@@ -20,7 +19,7 @@ def is_network_folder(path: Path) -> str | None:
         if place.is_relative_to(mount_point):
             found = max(found, (len(mount_point), kind), key=lambda pair: pair[0])
     kind = found[1]
-    return kind if _NETWORK.fullmatch(kind) else None
+    return kind if re.fullmatch(_NETWORK, kind) else None
 
 
 def _mounts() -> list[tuple[str, str]]:
@@ -39,6 +38,8 @@ def _unescaped(field: str) -> str:
 
 def _mounts_of_macos() -> list[tuple[str, str]]:
     """`mount` says "//user@server/share on /Volumes/share (smbfs, nodev)"."""
+    import subprocess
+
     try:
         done = subprocess.run(["/sbin/mount"], capture_output=True, text=True, errors="surrogateescape", timeout=5)
     except (OSError, subprocess.SubprocessError):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 import hashcli
-from hashcli.decoder import HELLO, LENGTH
+from hashcli.decoder import HELLO, LENGTH, takes_too_long
 from hashcli.errors import MachineError
 
 _GRACE = 10.0  # seconds that a process may be late in killing itself
@@ -156,11 +156,6 @@ class Worker:
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
-
-
-def takes_too_long(timeout: float) -> str:
-    """The reason for a photo that was given up."""
-    return f"takes longer than {timeout:g} s to decode"
 
 
 def _pipe(stream: IO[bytes] | None) -> int:
