@@ -49,6 +49,7 @@ class CaptionResult:
     path: bytes
     matches: list[CaptionMatch]
     error: str | None = None
+    folded: int = 0  # captions of near-duplicates that `unique` left out
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,15 @@ def nearest_captions(
     radius: int | None = None,
     rerank: int = 1000,
     include_self: bool = False,
+    unique: bool = False,
     domain: Domain | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[CaptionResult]:
     """The nearest captions of indexed photos for each of `photos`, in their order; the arguments are as in `nearest`.
 
-    A caption that only the photo itself has is among its results with `include_self` alone. Raises NoLibraryError,
+    A caption that only the photo itself has is among its results with `include_self` alone. With `unique`, of captions
+    whose photos show the same picture only the nearest is kept. Raises NoLibraryError,
     LibraryError when the hasher knows no words or no caption is kept, DamagedError, and ValueError without `top`
     and `radius`.
     """
@@ -102,6 +105,10 @@ def nearest_captions(
             if query.feature is not None and rerank:
                 relaxed = head.relaxed(query.feature[None], np.array([DOMAINS.index(query.domain)], np.int64))[0]
                 found[:rerank] = _compared(found[:rerank], relaxed, text)
+            found, folded = sorted(found, key=_order), 0
+            if unique:
+                kept, folded = looking.different([f.path for f in found], top, rerank)
+                found = [found[i] for i in kept]
             matches = [
                 CaptionMatch(
                     rank,
@@ -110,9 +117,9 @@ def nearest_captions(
                     f.caption,
                     f.path,
                 )
-                for rank, f in enumerate(sorted(found, key=_order)[:top], 1)
+                for rank, f in enumerate(found[:top], 1)
             ]
-            results.append(CaptionResult(query.path, matches, query.error))
+            results.append(CaptionResult(query.path, matches, query.error, folded))
     return results
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from hashcli.caption_search import CaptionResult
     from hashcli.formats import Cell
     from hashcli.library import Library
-    from hashcli.ranking import Match
     from hashcli.search import QueryResult
     from hashcli.talk import Talk
+    from hashcli.text_search import TextResult
 
 
 def query(
@@ -53,7 +53,12 @@ def query(
         bool, typer.Option("--unique", help="Of photos that show the same picture, show only the nearest.")
     ] = False,
     confidence: Annotated[
-        bool, typer.Option("--confidence", help="Add a column with the probability that a photo matches the query.")
+        bool,
+        typer.Option(
+            "--confidence",
+            help="Add a column with the probability that a photo matches the query, as between labeled photos of the "
+            "source; too high where photos look different from these.",
+        ),
     ] = False,
     min_confidence: Annotated[
         float | None,
@@ -90,12 +95,13 @@ def query(
         raise UsageError("--text looks for words and PHOTO for a photo", "leave out one of the two")
     if not words and text is None:
         raise UsageError("no photo to look for was given", "hashcli query PHOTO, or paths on stdin: hashcli query -")
-    if text is not None and (unique or confidence or min_confidence is not None):
-        raise UsageError("--unique, --confidence and --min-confidence go with PHOTO, not with --text")
-    if captions and (text is not None or unique or confidence or min_confidence is not None):
+    if captions and text is not None:
+        raise UsageError("--captions goes with PHOTO, and not with --text", "hashcli query PHOTO --captions")
+    if (captions or text is not None) and (confidence or min_confidence is not None):
         raise UsageError(
-            "--captions goes with PHOTO, and not with --text, --unique, --confidence or --min-confidence",
-            "hashcli query PHOTO --captions",
+            "--confidence and --min-confidence rest on distances between photos, which say nothing of words: "
+            f"they do not go with {'--captions' if captions else '--text'}",
+            "--radius N leaves out what is far",
         )
     if unique and not rerank:
         raise UsageError("--unique compares photos by look, which --rerank 0 turns off", "leave out one of the two")
@@ -104,10 +110,11 @@ def query(
     shown.check()
     if text is not None:
         asked = os.fsencode(text)
-        matches = _described(text, output.opened(library), top, radius, rerank, talk)
-        pages = [Asked(asked, matches, is_photo=False)]
+        found = _described(text, output.opened(library), top, radius, rerank, unique, talk)
+        pages = [Asked(asked, found.matches, is_photo=False)]
         shown.show(pages, output.opened(library), talk)
-        show_results([search.QueryResult(asked, matches)], form or ("paths" if null else None), header, null)
+        show_results([search.QueryResult(asked, found.matches)], form or ("paths" if null else None), header, null)
+        _say_folded(found.folded, talk)
         return
     paths = list(_paths(words, null))
     if captions:
@@ -121,12 +128,14 @@ def query(
             radius=radius,
             rerank=rerank,
             include_self=include_self,
+            unique=unique,
             domain=domain,
             workers=workers,
             progress=talk,
         )
         _check_only_one(said, words)
         _show_captions(said, form or ("paths" if null else None), header, null)
+        _say_folded(sum(result.folded for result in said), talk)
         _finish(said, report, talk)
         return
     results = search.nearest(
@@ -147,9 +156,17 @@ def query(
     shown.show(pages, output.opened(library), talk)
     sure = confidence or min_confidence is not None
     show_results(results, form or ("paths" if null else None), header, null, confidence=sure)
-    if folded := sum(result.folded for result in results):
-        talk.say(f"{folded:,} near-duplicates are left out")
+    _say_folded(sum(result.folded for result in results), talk)
+    if (sure or output.drawn(form)) and any(m.confidence is not None for result in results for m in result.matches):
+        talk.say(
+            "confidence is as between labeled photos of the source; between photos that look different, expect less"
+        )
     _finish(results, report, talk)
+
+
+def _say_folded(folded: int, talk: Talk) -> None:
+    if folded:
+        talk.say(f"{folded:,} near-duplicates are left out")
 
 
 def _check_only_one(results: Sequence[QueryResult] | Sequence[CaptionResult], words: Sequence[str]) -> None:
@@ -179,12 +196,14 @@ def _show_captions(results: Sequence[CaptionResult], form: str | None, header: b
         output.show(columns, rows, form, header=header, null=null)
 
 
-def _described(text: str, library: Library, top: int, radius: int | None, rerank: int, talk: Talk) -> list[Match]:
+def _described(
+    text: str, library: Library, top: int, radius: int | None, rerank: int, unique: bool, talk: Talk
+) -> TextResult:
     """The photos that words describe. Raises typer.Exit with code 1 when there are none, having said why."""
     from hashcli.photos import escape
     from hashcli.text_search import nearest_to_text
 
-    result = nearest_to_text(library, text, top=top, radius=radius, rerank=rerank, progress=talk)
+    result = nearest_to_text(library, text, top=top, radius=radius, rerank=rerank, unique=unique, progress=talk)
     for word, near in result.unknown.items():
         suggestion = f"; known are {', '.join(near)}" if near else ""
         talk.say(f"{escape(os.fsencode(word))}: no caption that was learned from has this word{suggestion}")
@@ -195,7 +214,7 @@ def _described(text: str, library: Library, top: int, radius: int | None, rerank
         talk.say("nothing found")
     if not result.matches:
         raise typer.Exit(1)
-    return result.matches
+    return result
 
 
 def show_results(

@@ -8,16 +8,42 @@ as a rule, different pictures stay below it (measured on 256-pixel drawings and 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hashcli import codes
 from hashcli.codes import Packed
-from hashcli.ranking import cosines_to
+from hashcli.progress import Progress
+from hashcli.ranking import cached_features, cosines_to
+from hashcli.roots import Roots
+
+if TYPE_CHECKING:
+    from hashcli.features import FeatureCache
+    from hashcli.gallery import Gallery
 
 MIN_COSINE = 0.97
 DISTANCE_SHARE = 8  # codes of near-duplicates differ in at most an eighth of their bits
+
+
+def different(
+    paths: Sequence[bytes],
+    gallery: Gallery,
+    roots: Roots,
+    cache: FeatureCache | None,
+    progress: Progress,
+    *,
+    top: int | None,
+    compared: int,
+) -> tuple[list[int], int]:
+    """Which of the found photos at `paths`, all of them indexed, are kept, and how many are folded, as by `fold`.
+
+    Only the first `compared` are compared by look, as in the search that found them; the others are kept.
+    """
+    slots = [slot for path in paths if (slot := roots.slot_of(path)) is not None]
+    features = cached_features(cache, [record.digest for record in gallery.records(slots[:compared])], progress)
+    return fold(gallery.codes(slots), features + [None] * len(slots[compared:]), top)
 
 
 def fold(packed: Packed, features: Sequence[NDArray[np.float16] | None], top: int | None) -> tuple[list[int], int]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli.duplicates import fold
+from hashcli.duplicates import different
 from hashcli.errors import LibraryError
 from hashcli.photos import PhotoError, PhotoFile, stat_photo
 from hashcli.progress import Progress, Silent
@@ -118,7 +118,7 @@ def nearest(
                         rerank=rerank,
                         include_self=include_self,
                     )
-                    matches, folded = looking.unique(ranked, top) if unique else (ranked, 0)
+                    matches, folded = looking.unique(ranked, top, rerank) if unique else (ranked, 0)
                     matches = [m for m in matches if min_confidence is None or (m.confidence or 0) >= min_confidence]
                     results.append(QueryResult(query.path, matches, folded=folded))
         return results
@@ -197,16 +197,14 @@ class Looking:
             return matches
         return [replace(match, confidence=calibration.probability[match.distance]) for match in matches]
 
-    def unique(self, matches: Sequence[Match], top: int | None) -> tuple[list[Match], int]:
+    def unique(self, matches: Sequence[Match], top: int | None, rerank: int) -> tuple[list[Match], int]:
         """The first `top` matches that show different pictures, ranked anew, and how many near-duplicates went."""
-        slots = [slot for match in matches if (slot := self.roots.slot_of(match.path)) is not None]
-        digests = [record.digest for record in self._gallery.records(slots)]
-        features = self._cached(digests)
-        for i, match in enumerate(matches):
-            if match.cosine is None:  # beyond the `rerank` nearest
-                features[i] = None
-        kept, folded = fold(self._gallery.codes(slots), features, top)
+        kept, folded = self.different([match.path for match in matches], top, rerank)
         return [replace(matches[i], rank=rank) for rank, i in enumerate(kept, 1)], folded
+
+    def different(self, paths: Sequence[bytes], top: int | None, rerank: int) -> tuple[list[int], int]:
+        """Which of the found photos show different pictures: `duplicates.different`."""
+        return different(paths, self._gallery, self.roots, self._cache, self._progress, top=top, compared=rerank)
 
     def _query(self, path: bytes, domain: Domain | None) -> Query:
         real = os.path.realpath(path)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hashcli.duplicates import different
 from hashcli.encoder import Encoder
 from hashcli.progress import Progress, Silent
 from hashcli.ranking import Match, cached_features, cosines_to, in_order
@@ -33,12 +34,14 @@ class TextResult:
     unknown   words of the text that no caption had when the hasher was trained, each with known ones spelled alike
     understood  whether any word was known; where none is, nothing is looked for
     frequent  some words that are known
+    folded    near-duplicates of matches that `unique` left out
     """
 
     matches: list[Match]
     understood: bool
     unknown: dict[str, list[str]] = field(default_factory=dict)
     frequent: list[str] = field(default_factory=list)
+    folded: int = 0
 
 
 def nearest_to_text(
@@ -48,12 +51,14 @@ def nearest_to_text(
     top: int | None = 10,
     radius: int | None = None,
     rerank: int = 1000,
+    unique: bool = False,
     progress: Progress | None = None,
 ) -> TextResult:
     """The indexed photos whose codes are nearest to that of `text`.
 
     top, radius   how many at most (None: all within the radius), and within which Hamming distance
     rerank        how many of the nearest are put in order of the cosine of relaxed codes within equal distance
+    unique        of photos that show the same picture only the nearest is kept, as in `search.nearest`
 
     Raises NoLibraryError, LibraryError when the hasher knows no words, DamagedError, and ValueError without `top`
     and `radius`.
@@ -79,8 +84,15 @@ def nearest_to_text(
         cosines: dict[int, float | None] = dict.fromkeys(range(len(records)))
         cosines |= _cosines(relaxed, records[:rerank], hasher, cache, progress or Silent())
         paths = [roots.full(record) for record in records]
-        matches = in_order(os.fsencode(text), records, paths, distances, cosines, n_bits=hasher.n_bits, top=top)
-    return TextResult(matches, True, unknown)
+        matches = in_order(
+            os.fsencode(text), records, paths, distances, cosines, n_bits=hasher.n_bits, top=None if unique else top
+        )
+        folded = 0
+        if unique:
+            found = [match.path for match in matches]
+            kept, folded = different(found, gallery, roots, cache, progress or Silent(), top=top, compared=rerank)
+            matches = [replace(matches[i], rank=rank) for rank, i in enumerate(kept, 1)]
+    return TextResult(matches, True, unknown, folded=folded)
 
 
 def _cosines(

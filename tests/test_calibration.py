@@ -144,12 +144,15 @@ def test_min_confidence_keeps_the_matches_that_reach_it(photos, falling):
 
 def test_scripts_get_the_column_when_they_ask_and_people_when_there_is_one(photos, falling, capfd):
     command = ["query", str(photos / "0.png"), "-L", str(photos.parent / "library"), "-k", "2", "--header"]
-    heads = []
+    heads, caveats = [], []
     for more in ([], ["--confidence"], ["--min-confidence", "0"], ["--format", "table"]):
         assert cli.main([*command, *more]) == 0
-        heads.append(capfd.readouterr().out.splitlines()[0].split()[-1])
+        shown = capfd.readouterr()
+        heads.append(shown.out.splitlines()[0].split()[-1])
+        caveats.append("between photos that look different, expect less" in shown.err)
 
     assert heads == ["domain", "confidence", "confidence", "confidence"]
+    assert caveats == [False, True, True, True]
 
 
 def test_a_hasher_that_was_not_calibrated_is_said_to_be(photos, capfd):

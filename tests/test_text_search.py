@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hashcli import caption_store, codes, repairing, verifying
 from hashcli.caption_search import nearest_captions
@@ -241,6 +242,29 @@ def test_a_caption_of_the_photo_itself_alone_shows_with_include_self_only(copied
             assert (own in {m.caption for m in result.matches}) is shown
     finally:
         text.write_text(before)
+
+
+def test_near_duplicates_are_folded_for_words_and_among_captions(copied, tmp_path):
+    library, photos = copied
+    first, more = photos / "0" / "000.png", tmp_path / "more"
+    more.mkdir()
+    for level, said in enumerate(("a red mushroom", "a mushroom in the wood")):
+        Image.open(first).save(more / f"{level}.png", compress_level=level)  # other bytes, the same picture
+        (more / f"{level}.txt").write_text(said)
+    index(library, [more], progress=Silent())
+    same = {bytes(first), bytes(more / "0.png"), bytes(more / "1.png")}
+
+    every, unique = (nearest_to_text(library, "red mushroom", top=None, radius=16, unique=u) for u in (False, True))
+    assert same < {m.path for m in every.matches}
+    assert [m.path for m in unique.matches if m.path in same] == [m.path for m in every.matches if m.path in same][:1]
+    assert [m.rank for m in unique.matches] == list(range(1, 33 - unique.folded))
+    assert len(nearest_to_text(library, "red mushroom", top=2, unique=True).matches) == 2
+
+    asked = [bytes(photos / "1" / "003.png")]
+    (every,), (unique,) = (nearest_captions(library, asked, top=30, unique=u) for u in (False, True))
+    assert same == {m.path for m in every.matches} & same
+    assert [m.path for m in unique.matches if m.path in same] == [m.path for m in every.matches if m.path in same][:1]
+    assert len(unique.matches) + unique.folded == len(every.matches)
 
 
 def test_captions_follow_the_photos_of_the_gallery(copied, tmp_path):
