@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 
 from hashcli import cli, search
+from hashcli import config as settings
 from hashcli.library import Library
 
 
@@ -57,11 +60,71 @@ def test_the_nearest_setting_counts(config, asked, tmp_path, monkeypatch):
     assert order == [10, 11, 12, 13, 14, 15, 16]
 
 
-def test_every_option_of_every_command_can_be_set(config, capsys):
-    assert cli.main(["config", "index", "-f", "jsonl"]) == 0
-    options = {row["option"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
+SAMPLES = {
+    "device": "cpu",
+    "finetune": "last",
+    "domain": "src",
+    "format": "csv",
+    "split": "0.5",
+    "min-confidence": "0.5",
+}
 
-    assert {"prune", "yes", "domain", "labels", "include", "exclude", "workers", "report", "library"} <= options
+
+def sample(option: settings.Option) -> str | list[str]:
+    """A value that the option takes and that is not its default, as words."""
+    if option.param.multiple:
+        return ["one=1", "two words"]
+    return SAMPLES.get(option.name, "32" if "<IntRange" in repr(option.param.type) or option.name == "bits" else "some")
+
+
+def by_command() -> dict[str, list[settings.Option]]:
+    grouped: dict[str, list[settings.Option]] = {}
+    for option in settings.options(typer.main.get_command(cli.app)):
+        grouped.setdefault(option.command, []).append(option)
+    return grouped
+
+
+def received(command: str, words: list[str]) -> dict[str, object]:
+    """What a command would run with: its parameters after command line, environment and user's file."""
+    root = typer.main.get_command(cli.app)
+    context = typer.Context(root, info_name="hashcli")
+    context.default_map = settings.defaults(settings.user_settings(root))
+    *groups, name = command.split("-")
+    for group in groups:
+        context = typer.Context(root.commands[group], info_name=group, parent=context)
+    leaf = context.command.commands[name]
+    arguments = ["x" for param in leaf.params if param.param_type_name == "argument" and param.required]
+    return leaf.make_context(name, [*arguments, *words], parent=context).params
+
+
+@pytest.mark.parametrize("command", sorted(by_command()))
+def test_every_option_of_a_command_can_be_set_from_the_environment_and_from_the_file(command, config, monkeypatch):
+    monkeypatch.delenv("HASHCLI_LIBRARY")
+    options = by_command()[command]
+    words, lines, variables = [], [], {}
+    for option in options:
+        value, long = sample(option), f"--{option.name}"
+        variable = f"HASHCLI_{command}_{option.name}".upper().replace("-", "_")
+        if option.param.is_flag:
+            words, lines, value = [*words, long], [*lines, f"{option.name} = true"], "true"
+        elif isinstance(value, list):
+            words += [word for one in value for word in (long, one)]
+            lines.append(f"{option.name} = {json.dumps(value)}")
+            value = shlex.join(value)
+        else:
+            words, lines = [*words, long, value], [*lines, f'{option.name} = "{value}"']
+        variables[option.param.envvar or variable] = value  # of a library there is one for all commands
+    said = received(command, words)
+    plain = {option.param.name: option.param.default for option in options}
+    assert all(said[name] != default for name, default in plain.items())
+
+    config.write_text("\n".join([f"[{command}]", *lines]))
+    assert received(command, []) == said
+
+    config.write_text("")
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert received(command, []) == said
 
 
 @pytest.mark.parametrize(
