@@ -76,5 +76,9 @@ build: setup ## make the wheel in dist/
 	@rm -rf build # or it would put files into the wheel that are no longer in the tree
 	$(BIN)/python -m build --wheel --no-isolation
 
+.PHONY: try-wheel
+try-wheel: build ## install the wheel into a clean environment and run the README's commands with it
+	.ci/try-wheel
+
 clean: ## remove what the other targets made, .venv excepted
 	rm -rf build dist demo .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
