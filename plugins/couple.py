@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -56,7 +56,10 @@ class Settings(LabelCodeSettings):
     walk_length: Annotated[int, Param("steps of a walk", ge=1, le=100)] = 3
     progressive: Annotated[float, Param("share of the epochs that mix inside the reliable set only", ge=0, le=1)] = 0.34
     manifold_mixup: Annotated[float, Param("weight of mixing features", ge=0)] = 1.0
-    pixel_mixup: Annotated[str, Param("mix photos; pool: some in each epoch", choices=("off", "pool"))] = "off"
+    pixel_mixup: Annotated[
+        str,
+        Param("mix photos: many as an epoch begins, or a few at each step", choices=("off", "pool", "online")),
+    ] = "off"
     pixel_weight: Annotated[float, Param("weight of mixing photos", ge=0)] = 0.1
     pixel_pool: Annotated[int, Param("photos mixed in an epoch", ge=1)] = 256
     least_mix: Annotated[float, Param("least share of the source in a mix", ge=0, le=1)] = 0.5
@@ -81,14 +84,14 @@ class Stage:
 
     labels    (n_t, n_classes) label probabilities of all targets
     selected  (n_t,) which targets are reliable
-    pairs     what to mix; pixels: features and label probabilities of mixed photos
+    pairs     what to mix; pool: features and label probabilities of photos that were mixed for all of the epoch
     """
 
     labels: Tensor
     selected: Tensor
     pairs: Mixture
-    pixels: tuple[Tensor, Tensor] | None
     bank: Bank
+    pool: tuple[Tensor, Tensor] | None = None
 
 
 class COUPLE(LabelCodeMethod):
@@ -128,7 +131,7 @@ class COUPLE(LabelCodeMethod):
     def _new_stage(self, epoch: int, bank: Bank, run: Run) -> Stage:
         import torch
 
-        from hashcli import graphs
+        from hashcli import graphs, selection
 
         s = self.settings
         assert bank.source_features is not None and bank.target_features is not None
@@ -150,8 +153,8 @@ class COUPLE(LabelCodeMethod):
         believed, covered = self._pseudo_labels(graph, labels, guess)
         believed = (believed / believed.max(axis=1, keepdims=True)) ** s.certainty
         believed /= believed.sum(axis=1, keepdims=True)
-        score, counts = self._score(graph, believed, guess)
-        selected = select(score, s.alpha, believed.argmax(1) if s.quota else None)
+        score, counts = self._score(graph, guess)
+        selected = selection.select(score, s.alpha, believed.argmax(1) if s.quota else None)
         inside, outside = graphs.walk_pairs(graph, selected, s.walks, s.walk_length, rng)
         early = epoch < s.warmup + s.progressive * (s.epochs - s.warmup)
         run.progress.log(
@@ -172,8 +175,14 @@ class COUPLE(LabelCodeMethod):
         q = torch.from_numpy(believed.astype(np.float32)).to(device)
         pairs = [inside] if early else [inside, outside]
         mixture = self._mixture(pairs, device)
-        pixels = self._mixed_pixels(mixture, q, bank.source_labels, rng, run) if s.pixel_mixup == "pool" else None
-        return Stage(q, torch.from_numpy(selected).to(device), mixture, pixels, bank)
+        stage = Stage(q, torch.from_numpy(selected).to(device), mixture, bank)
+        if self.wants_pixels:
+            n = min(s.pixel_pool, len(mixture.share))
+            run.progress.log("pixel mixup", photos=n)
+            if s.pixel_mixup == "pool" and n:
+                chosen = torch.from_numpy(rng.choice(len(mixture.share), n, replace=False))
+                stage = replace(stage, pool=self._mixed_pixels(stage, chosen.to(device)))
+        return stage
 
     def _joined(self, features: Tensor, relaxed: Tensor) -> NDArray[np.float32]:
         from hashcli.graphs import unit_rows
@@ -195,36 +204,18 @@ class COUPLE(LabelCodeMethod):
         covered = arrived.sum(1) > 0
         return np.where(covered[:, None], arrived, guess), covered
 
-    def _score(self, graph: Graph, believed: Floats, guess: Floats) -> tuple[Floats, dict[str, Any]]:
+    def _score(self, graph: Graph, guess: Floats) -> tuple[NDArray[Any], dict[str, Any]]:
         """Reliability of the targets (n_t,), positive where there is any, and counts for the log."""
-        from hashcli import diffusion, graphs
+        from hashcli import selection
 
         s = self.settings
-        if s.selector == "all":
-            return np.ones(graph.n_target), {}
-        if s.selector == "margin":
-            two = np.sort(guess, axis=1)[:, -2:]
-            return two[:, -1] - (two[:, 0] if guess.shape[1] > 1 else 0.0), {}
-        is_source = np.arange(graph.n_source + graph.n_target) < graph.n_source
-        degrees = graph.degrees
-        mass = np.where(is_source, degrees, 0.0)
+        if s.selector == "flow":
+            return selection.by_flow(
+                graph, fill=s.capacity == "fill", alpha=s.alpha, rho=s.rho, sources_hold=s.source_capacity == "same"
+            )
         if s.selector == "pagerank":
-            return graphs.pagerank(graph, mass)[graph.n_source :], {}
-        capacity = np.full(len(degrees), degrees.mean() / 2)
-        if s.source_capacity == "zero":
-            capacity[is_source] = 0.0
-        if s.capacity == "fill":
-            flow, _ = diffusion.fill(graph, mass, capacity, s.alpha)
-        else:
-            limited = diffusion.limited(graph, mass, capacity, s.rho)
-            flow = diffusion.diffuse(graph, limited, capacity)
-        score = flow.score[graph.n_source :]
-        return score, {
-            "reached": int((score > 0).sum()),
-            "saturated": int((flow.height[graph.n_source :] > 0).sum()),
-            "sweeps": flow.sweeps,
-            "residual": round(flow.residual, 6),
-        }
+            return selection.by_pagerank(graph), {}
+        return selection.margins(guess) if s.selector == "margin" else np.ones(graph.n_target), {}
 
     def _mixture(self, groups: list[Pairs], device: Any) -> Mixture:
         import torch
@@ -234,28 +225,20 @@ class COUPLE(LabelCodeMethod):
         share = np.clip(np.concatenate([p.weight for p in groups]), s.least_mix, s.most_mix).astype(np.float32)
         return Mixture(*(torch.from_numpy(a).to(device) for a in (source, target, share)))
 
-    def _mixed_pixels(
-        self, pairs: Mixture, q: Tensor, labels: Tensor, rng: np.random.Generator, run: Run
-    ) -> tuple[Tensor, Tensor] | None:
-        """Features and label probabilities of a pool of mixed photos (Eqs. 20, 21)."""
+    def _mixed_pixels(self, stage: Stage, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and label probabilities of the photos that these pairs give, mixed (Eqs. 20, 21)."""
         import torch
 
-        data = self._data
+        data, labels = self._data, stage.bank.source_labels
         assert data is not None and data.encode is not None and data.source is not None and data.target is not None
-        assert data.source.images is not None and data.target.images is not None
-        n = min(self.settings.pixel_pool, len(pairs.share))
-        run.progress.log("pixel mixup", photos=n)
-        if n == 0:
-            return None
-        chosen = rng.choice(len(pairs.share), n, replace=False)
-        rows = torch.from_numpy(chosen).to(labels.device)
-        source, target, share = pairs.source[rows], pairs.target[rows], pairs.share[rows]
+        assert data.source.images is not None and data.target.images is not None and labels is not None
+        source, target, share = stage.pairs.source[rows], stage.pairs.target[rows], stage.pairs.share[rows]
         weight = share.cpu().numpy()
         first, second = data.source.images(source.cpu().numpy()), data.target.images(target.cpu().numpy())
         w = weight[:, None, None, None]
         mixed = np.rint(w * first + (1 - w) * second).astype(np.uint8)
         features = torch.from_numpy(data.encode(mixed, weight)).to(labels.device)
-        return features, self._mixed_labels(source, target, share, q, labels)
+        return features, self._mixed_labels(source, target, share, stage.labels, labels)
 
     def _mixed_labels(self, source: Tensor, target: Tensor, share: Tensor, q: Tensor, labels: Tensor) -> Tensor:
         from torch.nn import functional as F
@@ -306,12 +289,24 @@ class COUPLE(LabelCodeMethod):
             mixed = losses.mix(bank.source_features[source], bank.target_features[target], share)
             labels = self._mixed_labels(source, target, share, stage.labels, bank.source_labels)
             terms["manifold"] = s.manifold_mixup * losses.soft_cross_entropy(self.logits(head(mixed)), labels)
-        if s.pixel_weight and stage.pixels is not None:
-            features, labels = stage.pixels
-            rows = torch.randint(len(features), (min(n, len(features)),)).to(features.device)
-            logits = self.logits(head(features[rows]))
-            terms["pixel"] = s.pixel_weight * losses.soft_cross_entropy(logits, labels[rows])
+        if s.pixel_weight and (photos := self._pixels(stage, n)) is not None:
+            features, labels = photos
+            terms["pixel"] = s.pixel_weight * losses.soft_cross_entropy(self.logits(head(features)), labels)
         return terms
+
+    def _pixels(self, stage: Stage, n: int) -> tuple[Tensor, Tensor] | None:
+        """Mixed photos for one step: n of the pool, or as many new ones as use up `pixel_pool` in an epoch."""
+        import torch
+
+        s, n_pairs = self.settings, len(stage.pairs.share)
+        if s.pixel_mixup == "online" and n_pairs:
+            rows = torch.randint(n_pairs, (min(n_pairs, -(-s.pixel_pool // s.steps_per_epoch)),))
+            return self._mixed_pixels(stage, rows.to(stage.pairs.share.device))
+        if stage.pool is None:
+            return None
+        features, labels = stage.pool
+        rows = torch.randint(len(features), (min(n, len(features)),)).to(features.device)
+        return features[rows], labels[rows]
 
     def _follow(self, head: nn.Module) -> None:
         """Move the mean teacher towards the head."""
@@ -334,12 +329,3 @@ class COUPLE(LabelCodeMethod):
             self._teacher = self.build_head().to(self._device).eval()
             self._teacher.load_state_dict(state)
 
-
-def select(score: Floats, alpha: float, classes: NDArray[np.int64] | None = None) -> Bools:
-    """The floor(alpha n) largest positive scores, as a mask (n,) (Eq. 5); with `classes`, alpha of each class."""
-    chosen = np.zeros(len(score), np.bool_)
-    groups = [np.arange(len(score))] if classes is None else [np.flatnonzero(classes == c) for c in np.unique(classes)]
-    for rows in groups:
-        best = rows[np.argsort(-score[rows], kind="stable")[: int(alpha * len(rows))]]
-        chosen[best] = score[best] > 0
-    return chosen

@@ -39,17 +39,18 @@ class SelfTraining(LabelCodeMethod):
         self._believed: tuple[Tensor, Tensor] | None = None
 
     def begin_epoch(self, epoch: int, bank: Bank, run: Run) -> None:
+        import torch
         from torch.nn import functional as F
+
+        from hashcli.selection import margins, select
 
         self._believed = None
         if epoch < self.settings.warmup:
             return
         assert bank.target_relaxed is not None
         guess = F.softmax(self.logits(bank.target_relaxed), 1)
-        two = guess.topk(2, dim=1).values
-        surest = (two[:, 0] - two[:, 1]).argsort(descending=True, stable=True)
-        weights = guess.new_zeros(len(guess))
-        weights[surest[: int(self.settings.alpha * len(guess))]] = 1
+        surest = select(margins(guess.cpu().numpy()), self.settings.alpha)
+        weights = torch.from_numpy(surest).to(guess)
         if not self.settings.soft_labels:
             guess = F.one_hot(guess.argmax(1), guess.shape[1]).to(guess.dtype)
         self._believed = guess, weights

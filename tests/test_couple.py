@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hashcli_plugins.couple import COUPLE, select
+from hashcli_plugins.couple import COUPLE
 from hashcli_plugins.source_only import SourceOnly
 from numpy.testing import assert_array_equal
 
@@ -136,6 +136,7 @@ VARIANTS = {
     "V6": {},
     "V7": {"selector": "all", "manifold_mixup": 0.0, "mean_teacher": 0.9},
     "full": {"pixel_mixup": "pool", "consistency": 1.0},
+    "full, online": {"pixel_mixup": "online", "consistency": 1.0},
 }
 
 
@@ -192,6 +193,17 @@ def test_pool_mixes_the_pixels_of_both_photos_in_the_share_it_encodes():
     for p, i, j, lam in zip(pixels, sources, targets, share, strict=True):
         assert 0.5 <= lam <= 0.95
         assert abs(int(p[0, 0, 0]) - (lam * 3 * (i % 30) + (1 - lam) * 7 * (j % 30))) <= 0.51
+
+
+def test_online_mixes_new_photos_at_every_step():
+    data, _ = clouds()
+    calls = []
+
+    steps = fitted(with_images(data, calls), pixel_mixup="online", pixel_pool=20, steps_per_epoch=4, epochs=3)[2]
+
+    assert [len(rows) for name, rows in calls if name == "source"] == [5] * 8  # 4 steps of 2 epochs after the warm-up
+    assert len({tuple(rows) for name, rows in calls if name == "source"}) == 8
+    assert [counts["photos"] for event, counts in steps if event == "pixel mixup"] == [20, 20]
 
 
 def test_photos_are_read_only_when_pixels_are_mixed():
@@ -297,18 +309,3 @@ def test_source_only_needs_no_target():
     relaxed = method.fit(alone, Run(0)).image(torch.from_numpy(data.source.features))
 
     assert relaxed.shape == (64, BITS)
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
-@pytest.mark.parametrize("by_class", [False, True])
-def test_select_takes_the_largest_positive_scores(alpha, by_class):
-    rng = np.random.default_rng(1)
-    score = np.maximum(rng.normal(size=40), 0)
-    classes = rng.integers(0, 3, 40)
-
-    chosen = select(score, alpha, classes if by_class else None)
-
-    for group in range(3) if by_class else [None]:
-        rows = [i for i in range(40) if group is None or classes[i] == group]
-        best = sorted(rows, key=lambda i: -score[i])[: int(alpha * len(rows))]
-        assert {i for i in rows if chosen[i]} == {i for i in best if score[i] > 0}

@@ -1,0 +1,32 @@
+"""Which targets are reliable: ranked, and taken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hashcli.selection import margins, select
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 5])
+def test_the_margin_is_that_of_the_two_likeliest_classes(n_classes):
+    guess = np.random.default_rng(0).dirichlet(np.ones(n_classes), 30)
+
+    for row, margin in zip(guess, margins(guess), strict=True):
+        first, *rest = sorted(row, reverse=True)
+        assert margin == first - (rest[0] if rest else 0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("by_class", [False, True])
+def test_select_takes_the_largest_positive_scores(alpha, by_class):
+    rng = np.random.default_rng(1)
+    score = np.maximum(rng.normal(size=40), 0)
+    classes = rng.integers(0, 3, 40)
+
+    chosen = select(score, alpha, classes if by_class else None)
+
+    for group in range(3) if by_class else [None]:
+        rows = [i for i in range(40) if group is None or classes[i] == group]
+        best = sorted(rows, key=lambda i: -score[i])[: int(alpha * len(rows))]
+        assert {i for i in rows if chosen[i]} == {i for i in best if score[i] > 0}
