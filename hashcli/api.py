@@ -59,6 +59,8 @@ class Library:
         labels: Name | None = None,
         device: str = "auto",
         seed: int = 0,
+        finetune: str = "none",
+        hold_out: bool = True,
         replace: bool = False,
         force: bool = False,
         index: bool = True,
@@ -68,13 +70,16 @@ class Library:
         """Learn from the labeled photos of `src` how to search the unlabeled ones of `tgt`; index both.
 
         settings   of the method, as `hashcli methods NAME` lists them
+        finetune   last or all: train the backbone too
+        hold_out   keep a tenth of the labeled photos out of training, to tell whether it helped
         replace    go on though the hasher in use was learned from unrelated folders
         force      take the new hasher into use though it has collapsed, instead of raising RefusedError
         index      False only puts the hasher aside, for `index` to complete
         """
         options = training.TrainOptions(
             method=method, n_bits=bits, backbone=backbone, settings=words(settings or {}), device=device, seed=seed,
-            labels=_path(labels), workers=workers, no_index=not index, replace=replace, force=force, walk=walk,
+            finetune=finetune, hold_out=hold_out, labels=_path(labels), workers=workers, no_index=not index,
+            replace=replace, force=force, walk=walk,
         )  # fmt: skip
         return training.adapt(library.Library.at(self.path), Path(src), Path(tgt), options, self._progress)
 
@@ -90,6 +95,8 @@ class Library:
         captions: Name | None = None,
         device: str = "auto",
         seed: int = 0,
+        finetune: str = "none",
+        hold_out: bool = True,
         replace: bool = False,
         force: bool = False,
         index: bool = True,
@@ -103,8 +110,8 @@ class Library:
         """
         options = training.TrainOptions(
             method=method or "", n_bits=bits, backbone=backbone, settings=words(settings or {}), device=device,
-            seed=seed, labels=_path(labels), captions=_path(captions), workers=workers, no_index=not index,
-            replace=replace, force=force, walk=walk,
+            seed=seed, finetune=finetune, hold_out=hold_out, labels=_path(labels), captions=_path(captions),
+            workers=workers, no_index=not index, replace=replace, force=force, walk=walk,
         )  # fmt: skip
         return training.train(library.Library.at(self.path), Path(folder), options, self._progress)
 
@@ -177,9 +184,13 @@ class Library:
             progress=self._progress,
         )  # fmt: skip
 
-    def query_text(self, text: str, k: int | None = 10, *, radius: int | None = None) -> list[Match]:
+    def query_text(
+        self, text: str, k: int | None = 10, *, radius: int | None = None, unique: bool = False
+    ) -> list[Match]:
         """The indexed photos that words describe; LibraryError when the hasher learned from no captions."""
-        found = text_search.nearest_to_text(self._opened(), text, top=k, radius=radius, progress=self._progress)
+        found = text_search.nearest_to_text(
+            self._opened(), text, top=k, radius=radius, unique=unique, progress=self._progress
+        )
         return found.matches
 
     def evaluate(

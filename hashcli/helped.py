@@ -39,7 +39,7 @@ ROWS = (
         "it is less clear to which class a photo belongs"),
     Row("domain_distance", "distance between the two collections", "lower", 0.1,
         "the two collections lie further apart"),
-    Row("stability", "photos whose class either half of the bits gives", "higher", 0.05,
+    Row("stability", "photos that both halves of the code put into one class", "higher", 0.05,
         "the guessed classes depend more on single bits"),
     Row("bit_balance", "balance of the bits", "higher", 0.2,
         "the bits are less balanced, so they tell less"),
