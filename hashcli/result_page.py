@@ -19,6 +19,7 @@ KEYS = (
     ("← → ↑ ↓", "move"), ("Enter", "open the photo"), ("/", "filter"), ("Esc", "all again"),
     ("n p", "next and previous query"),
 )  # fmt: skip
+CONFIDENCE = "probability of a match between labeled photos; less between photos that look different"
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,7 @@ def _card(match: Match, picture: Thumbnail | None) -> str:
     facts = [f'<span title="Hamming distance: bits that differ">{match.distance} bits</span>']
     facts += [f'<span title="similarity">{match.similarity:.2f}</span>']
     if match.confidence is not None:
-        facts += [
-            f'<span title="probability of a match between labeled photos; less between photos that look different">{match.confidence:.0%}</span>'
-        ]
+        facts += [f'<span title="{CONFIDENCE}">{match.confidence:.0%}</span>']
     return (
         f'<li data-text="{searched}"><a class="card" href="{photo_link(match.path)}" target="_blank" '
         f'title="{text(match.path)}">{frame(picture, name)}'
