@@ -19,7 +19,7 @@ import lmdb
 import numpy as np
 from PIL import Image
 
-from hashcli import blocks, gallery, hasher, onnx_check, seals
+from hashcli import blocks, gallery, hasher_record, onnx_check, seals
 from hashcli.errors import HashcliError
 from hashcli.gallery import Gallery, Record
 from hashcli.hasher import HEAD, RECORD, Hasher
@@ -75,7 +75,7 @@ def _write_record(path: Path, data: bytes) -> None:
     try:
         record = json.loads(data)
         if isinstance(record, dict):
-            record["digest"] = hasher._seal(record)
+            record["digest"] = hasher_record.seal(record)
             data = json.dumps(record).encode()
     except (ValueError, RecursionError):
         pass
@@ -123,7 +123,7 @@ def gallery_reader(folder: Path) -> Target:
 
 def _sealed(name: bytes, key: bytes, data: bytes) -> bytes:
     if name != b"blocks":
-        return seals.seal(key, data)
+        return seals.seal((name if name in (b"paths", b"digests") else b"") + key, data)
     magic, rest = data[:4], data[4:]
     header = rest[: blocks._header_size(8) - 8]
     return magic + struct.pack("<I", zlib.crc32(header, zlib.crc32(key))) + rest

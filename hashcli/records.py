@@ -15,7 +15,8 @@ DOMAINS: tuple[Domain, Domain] = ("src", "tgt")
 
 _SLOT = struct.Struct(">Q")
 _ROOT = struct.Struct(">I")
-_RECORD = struct.Struct("<IQq16sBHH")  # root, size, mtime_ns, digest, flags, bytes of path, bytes of label
+_RECORD = struct.Struct("<4sIQq16sBHH")  # stamp, root, size, mtime_ns, digest, flags, bytes of path, bytes of label
+_STAMP = 4
 _TARGET, _LABELED = 1, 2
 _BY_TABLE = 2  # of a root
 _LONGEST_KEY = 480  # LMDB's keys end at 511 bytes
@@ -64,8 +65,11 @@ def root_key(root: int) -> bytes:
     return _ROOT.pack(root)
 
 
-def encode_record(slot: int, record: Record) -> bytes:
-    """A record as the sealed value of its slot. Raises ValueError for one that cannot be stored."""
+def encode_record(slot: int, record: Record, stamp: bytes) -> bytes:
+    """A record with a stamp of four bytes as the sealed value of its slot.
+
+    Raises ValueError for one that cannot be stored.
+    """
     if not record.path or len(record.path) > 0xFFFF or b"\0" in record.path:
         raise ValueError(f"a path must have 1 to 65535 bytes and no NUL: {record.path[:80]!r}")
     if len(record.digest) != 16:
@@ -77,7 +81,9 @@ def encode_record(slot: int, record: Record) -> bytes:
         label = record.label.encode("utf-8", "surrogateescape")
         if len(label) > 0xFFFF:
             raise ValueError(f"a label must have at most 65535 bytes, not {len(label)}")
-    head = _RECORD.pack(record.root, record.size, record.mtime_ns, record.digest, flags, len(record.path), len(label))
+    head = _RECORD.pack(
+        stamp, record.root, record.size, record.mtime_ns, record.digest, flags, len(record.path), len(label)
+    )
     return seal(_SLOT.pack(slot), head + record.path + label)
 
 
@@ -87,7 +93,7 @@ def decode_record(slot: int, value: bytes | memoryview) -> Record:
     payload = unseal(_SLOT.pack(slot), value, what)
     if len(payload) < _RECORD.size:
         raise damaged(what, "its lengths do not fit")
-    root, size, mtime_ns, digest, flags, path_size, label_size = _RECORD.unpack_from(payload)
+    _, root, size, mtime_ns, digest, flags, path_size, label_size = _RECORD.unpack_from(payload)
     label_start = _RECORD.size + path_size
     if len(payload) != label_start + label_size or flags & ~(_TARGET | _LABELED):
         raise damaged(what, "its lengths do not fit")
@@ -100,8 +106,19 @@ def decode_path(slot: int, value: bytes | memoryview) -> tuple[int, bytes]:
     """Root and path of what `encode_record` wrote; much quicker than all of it. Raises DamagedError."""
     if not _RECORD.size + 4 <= len(value) <= LARGEST or zlib.crc32(value, zlib.crc32(_SLOT.pack(slot))) != SOUND:
         raise damaged(f"the record of slot {slot}", "it is not what was written")
-    root, _, _, _, _, path_size, _ = _RECORD.unpack_from(value)
+    _, root, _, _, _, _, path_size, _ = _RECORD.unpack_from(value)
     return root, bytes(value[_RECORD.size : _RECORD.size + path_size])
+
+
+def stamp_of(value: bytes | memoryview) -> bytes:
+    """The stamp of a sealed record, which is not looked at otherwise."""
+    return bytes(value[:_STAMP])
+
+
+def restamped(slot: int, value: bytes | memoryview, stamp: bytes) -> bytes:
+    """A sealed record with another stamp. Raises DamagedError naming the slot."""
+    payload = unseal(_SLOT.pack(slot), value, f"the record of slot {slot}")
+    return seal(_SLOT.pack(slot), stamp + payload[_STAMP:])
 
 
 def encode_root(root: Root) -> bytes:

@@ -59,7 +59,7 @@ def block(tables: Tables, number: int, capacity: int) -> Salvaged:
         if live is not None and not live[place]:
             continue
         try:
-            record = tables.record(first + place)
+            record = tables.record_alone(first + place)
         except ValueError:  # removed
             continue
         except DamagedError:

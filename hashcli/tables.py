@@ -1,113 +1,88 @@
 """A gallery's databases inside one transaction: what is read and written there, each value in its own encoding.
 
+A photo's record and its entry in the index of paths carry the same stamp, the number of the transaction in which
+either changed last, and an entry changes with the one before it: so a page of the past in either of them contradicts
+the other, whether it names a photo or hides one. The end of the index has its twin in the counts (`ledger`).
+
 blocks   number -> block of codes (`blocks`)        records  slot -> record (`records`)
-paths    root and path -> slot (`chain`)            digests  digest and slot -> nothing (`chain`)
+paths    root and path -> slot, stamp (`chain`)     digests  digest and slot -> nothing (`chain`)
 roots    id -> root                                 meta     format, counts, transaction counter
 """
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from hashcli import blocks
 from hashcli.blocks import Block
-from hashcli.chain import Chain
+from hashcli.chain import END, Chain
 from hashcli.codes import Words
 from hashcli.environment import Transaction
+from hashcli.ledger import UNSTAMPED, Counts, Ledger
 from hashcli.records import (
     Record,
-    Root,
     decode_path,
     decode_record,
-    decode_root,
     encode_record,
-    encode_root,
     path_key,
+    restamped,
     root_key,
     slot_key,
+    stamp_of,
 )
-from hashcli.seals import damaged, seal, unseal
+from hashcli.seals import damaged
 
 DATABASES = ("blocks", "records", "paths", "digests", "roots", "meta")
-_COUNTS_KEY = b"counts"
-_COUNTS = struct.Struct("<QQQ")
+_SLOT = 8  # bytes of a slot in an index
 
 
-class Counts(NamedTuple):
-    """How many there are, as it was written: `slots` given so far, removed ones included."""
-
-    slots: int
-    photos: int
-    roots: int
-
-
-class Tables:
+class Tables(Ledger):
     """One state of a gallery with blocks of `capacity` slots and codes of `n_words` words."""
 
     def __init__(self, txn: Transaction, databases: Mapping[str, Any], capacity: int, n_words: int) -> None:
-        self._txn, self._databases, self._capacity, self._n_words = txn, databases, capacity, n_words
-        self._paths = Chain(txn, databases["paths"], "the gallery's index of paths")
-        self._digests = Chain(txn, databases["digests"], "the gallery's index of contents")
+        super().__init__(txn, databases, capacity)
+        self._n_words = n_words
+        self._paths = Chain(txn, databases["paths"], b"paths", "the gallery's index of paths")
+        self._digests = Chain(txn, databases["digests"], b"digests", "the gallery's index of contents")
 
     def create(self) -> None:
         """Make them all, empty."""
-        self._paths.create()
+        self._set_counts(Counts(0, 0, 0, UNSTAMPED, 0))
+        self._paths.create(UNSTAMPED)
         self._digests.create()
-        self._set_counts(Counts(0, 0, 0))
-
-    def entries(self, name: str) -> int:
-        """How many entries LMDB believes a database to have."""
-        return int(self._txn.stat(self._databases[name])["entries"])
-
-    def counts(self) -> Counts:
-        """How much the gallery holds. Raises DamagedError."""
-        value = self._get("meta", _COUNTS_KEY)
-        what = "the gallery's count of its photos"
-        payload = unseal(_COUNTS_KEY, value or b"", what)
-        if len(payload) != _COUNTS.size:
-            raise damaged(what, "its lengths do not fit")
-        counts = Counts(*_COUNTS.unpack(payload))
-        if counts.slots > 2 * self._capacity * (self.entries("blocks") + 1):  # so much is never allocated on its word
-            raise damaged(what, f"{counts.slots} slots cannot be in {self.entries('blocks')} blocks")
-        return counts
-
-    def slots(self) -> int:
-        """Slots given so far."""
-        return self.counts().slots
-
-    def roots(self) -> list[Root]:
-        """All roots by id. Raises DamagedError."""
-        found = [decode_root(bytes(key), value) for key, value in self._cursor("roots")]
-        if len(found) != self.counts().roots:
-            raise damaged("the list of roots", f"it has {len(found)} of {self.counts().roots}")
-        return found
-
-    def root(self, number: int) -> list[Root]:
-        """The root with this id, if there is one. Raises DamagedError."""
-        value = self._get("roots", root_key(number))
-        return [] if value is None else [decode_root(root_key(number), value)]
-
-    def set_root(self, root: Root) -> None:
-        """Write a root under its id."""
-        if root.id not in {known.id for known in self.roots()}:
-            self._count(roots=1)
-        self._put("roots", root_key(root.id), encode_root(root))
 
     def record(self, slot: int) -> Record:
-        """The record of a slot. Raises ValueError when it holds no photo, DamagedError when it should."""
+        """The record of a slot. Raises ValueError when it holds no photo, DamagedError when it should.
+
+        Also when the index of paths says otherwise: then one of them is from the past.
+        """
+        record = self.record_alone(slot)
+        self.confirm(slot, record)
+        return record
+
+    def confirm(self, slot: int, record: Record) -> None:
+        """Compare a record with the index of paths. Raises DamagedError where these are not of the same time."""
+        payload = self._paths.get(path_key(record.root, record.path))
+        if payload != slot_key(slot) + stamp_of(self._record_value(slot)):
+            raise _past()
+
+    def record_alone(self, slot: int) -> Record:
+        """As `record`, whatever the index of paths says."""
         return decode_record(slot, self._record_value(slot))
 
     def path(self, slot: int) -> tuple[int, bytes]:
-        """Root and path of a slot's photo; much quicker than its record. Raises as `record` does."""
+        """Root and path of a slot's photo, as `record_alone`; much quicker than its record."""
         return decode_path(slot, self._record_value(slot))
 
     def records_of(self, block: Block) -> list[tuple[int, Record]]:
-        """The photos of one block by slot. Raises DamagedError unless they are those that the block calls live."""
+        """The photos of one block by slot. Raises DamagedError unless they are those that the block calls live.
+
+        As `record_alone`; `confirm` compares them with the index of paths.
+        """
         rows = []
         cursor = self._cursor("records")
         if cursor.set_range(slot_key(block.first_slot)):
@@ -124,13 +99,21 @@ class Tables:
 
     def slot_at(self, key: bytes) -> int | None:
         """The slot of a `path_key`. Raises DamagedError, also when it cannot be told whether there is one."""
-        payload = self._paths.get(key)
-        return None if payload is None else self._held(int.from_bytes(payload, "big"))
+        found, payload = self._paths.at(key)
+        if found == END:
+            if payload != self.counts().end:
+                raise _past()
+            return None
+        slot = self._held(int.from_bytes(payload[:_SLOT], "big"))
+        value = self._record_value(slot)
+        if path_key(*decode_path(slot, value)) != found or stamp_of(value) != payload[_SLOT:]:
+            raise _past()
+        return slot if found == key else None
 
     def slots_by_path(self, root: int) -> Iterator[int]:
         """The slots of a root's photos in the order of their keys, which but for very long paths is that of paths."""
         for _, payload in self._paths.range(root_key(root)):
-            yield int.from_bytes(payload, "big")
+            yield int.from_bytes(payload[:_SLOT], "big")
 
     def slots_of(self, digest: bytes) -> list[int]:
         """The slots of a content, in order."""
@@ -167,7 +150,7 @@ class Tables:
         """Put photos behind all others -> their first slot. Their paths must be free (`free_paths`)."""
         first = self.slots()
         numbered = list(enumerate(records, first))
-        rows = [(slot_key(slot), encode_record(slot, record)) for slot, record in numbered]
+        rows = [(slot_key(slot), encode_record(slot, record, self._stamp())) for slot, record in numbered]
         if self._cursor("records").putmulti(rows, overwrite=False, append=True)[1] < len(rows):
             raise damaged("the gallery", f"there are records behind its last slot, {first - 1}")
         self._index(numbered)
@@ -181,7 +164,7 @@ class Tables:
             self._unlink(slot)
         self.free_paths(path_key(record.root, record.path) for _, record in changes)
         for slot, record in changes:
-            self._put("records", slot_key(slot), encode_record(slot, record))
+            self._put("records", slot_key(slot), encode_record(slot, record, self._stamp()))
         self._index(changes)
 
     def free_paths(self, keys: Iterable[bytes]) -> None:
@@ -226,20 +209,23 @@ class Tables:
 
     def _unlink(self, slot: int) -> None:
         record = self.record(slot)
-        self._paths.delete(path_key(record.root, record.path))
+        self._paths.delete(path_key(record.root, record.path), self._restamp)
         self._digests.delete(record.digest + slot_key(slot))
 
     def _index(self, photos: Sequence[tuple[int, Record]]) -> None:
-        self._paths.insert(sorted((path_key(record.root, record.path), slot_key(slot)) for slot, record in photos))
+        stamp = self._stamp()
+        entries = sorted((path_key(r.root, r.path), slot_key(slot) + stamp) for slot, r in photos)
+        self._paths.insert(entries, self._restamp)
         self._digests.insert(sorted((record.digest + slot_key(slot), b"") for slot, record in photos))
 
-    def _count(self, slots: int = 0, photos: int = 0, roots: int = 0) -> None:
-        """Add to the counts."""
-        now = self.counts()
-        self._set_counts(Counts(now.slots + slots, now.photos + photos, now.roots + roots))
-
-    def _set_counts(self, counts: Counts) -> None:
-        self._put("meta", _COUNTS_KEY, seal(_COUNTS_KEY, _COUNTS.pack(*counts)))
+    def _restamp(self, payload: bytes) -> bytes:
+        """The entry of a path gets another one before it: its record (of the end: the counts) must tell of that."""
+        if len(payload) == len(UNSTAMPED):
+            self._set_counts(self.counts()._replace(end=self._stamp()))
+            return self._stamp()
+        slot = self._held(int.from_bytes(payload[:_SLOT], "big"))
+        self._put("records", slot_key(slot), restamped(slot, self._record_value(slot), self._stamp()))
+        return payload[:_SLOT] + self._stamp()
 
     def _append_words(self, first: int, words: Words) -> None:
         done, n = 0, words.shape[1]
@@ -250,11 +236,6 @@ class Tables:
             self._put("blocks", blocks.key(number), blocks.encode(blocks.extended(old, piece)))
             done += piece.shape[1]
 
-    def _get(self, name: str, key: bytes) -> Any:
-        return self._txn.get(key, db=self._databases[name])
 
-    def _put(self, name: str, key: bytes, value: bytes) -> None:
-        self._txn.put(key, value, db=self._databases[name])
-
-    def _cursor(self, name: str) -> Any:
-        return self._txn.cursor(self._databases[name])
+def _past() -> Exception:
+    return damaged("the gallery", "its records and its index of paths are not of the same time")

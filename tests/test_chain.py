@@ -23,7 +23,7 @@ def table(folder: Path, write: bool = False) -> Iterator[Chain]:
     with lmdb.open(str(folder), max_dbs=2, readonly=not write, map_size=1 << 24) as env:
         database = env.open_db(b"table", create=write)
         with env.begin(write=write, buffers=not write) as transaction:
-            yield Chain(transaction, database, "the table")
+            yield Chain(transaction, database, b"table", "the table")
 
 
 @pytest.fixture
