@@ -9,7 +9,6 @@ seen.bin        sorted 16-byte digests of the photos that took part in training
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,33 +19,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hashcli import __version__, onnx_check
+from hashcli import __version__, hasher_record, onnx_check
 from hashcli.backbones import FILE_NAME, ExportedBackbone, Spec
 from hashcli.codes import check_n_bits
-from hashcli.errors import DamagedError, LibraryError, MachineError, NewerFormatError, UsageError
+from hashcli.errors import DamagedError, LibraryError, MachineError, UsageError
 from hashcli.photos import DECODE_RULE
 
 if TYPE_CHECKING:
     from hashcli.calibration import Calibration
 
-FORMAT, VERSION = "hashcli-hasher", 1
 RECORD, HEAD, TEXT_HEAD, VOCABULARY, SEEN = "hasher.json", "head.onnx", "text.onnx", "vocabulary.json", "seen.bin"
 REQUIRED = frozenset([FILE_NAME, HEAD, SEEN])
 OPTIONAL = frozenset([TEXT_HEAD, VOCABULARY])
-MAX_JSON = 64 << 20
 DIGEST_BYTES = 16
 LARGEST = {
-    RECORD: MAX_JSON,
-    VOCABULARY: MAX_JSON,
+    RECORD: hasher_record.MAX_JSON,
+    VOCABULARY: hasher_record.MAX_JSON,
     SEEN: 1 << 30,
     **dict.fromkeys((FILE_NAME, HEAD, TEXT_HEAD), onnx_check.MAX_BYTES),
 }
-
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "method": str, "package": str, "package_version": str, "settings": dict, "n_bits": int, "seed": int,
-    "threads": int, "device": str, "centering": str, "classes": list, "backbone": dict, "text_dim": (int, type(None)),
-    "log": list, "created": str, "hashcli": str, "files": dict,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,8 +94,8 @@ class Hasher:
             (folder / VOCABULARY).write_text(json.dumps(vocabulary), "utf-8")
             names += [TEXT_HEAD, VOCABULARY]
         record: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": hasher_record.FORMAT,
+            "version": hasher_record.VERSION,
             "method": method,
             "package": package,
             "package_version": package_version,
@@ -122,9 +113,9 @@ class Hasher:
             "log": [[event, dict(counts)] for event, counts in log],
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "hashcli": __version__,
-            "files": {name: _state(folder / name) for name in names},
+            "files": {name: hasher_record.state(folder / name) for name in names},
         }
-        record["digest"] = _seal(record)
+        record["digest"] = hasher_record.seal(record)
         (folder / RECORD).write_text(json.dumps(record, indent=1), "utf-8")
         return cls.open(folder)
 
@@ -134,7 +125,7 @@ class Hasher:
 
         Raises DamagedError, NewerFormatError, and LibraryError when photos are decoded otherwise today.
         """
-        record = _read_record(folder / RECORD)
+        record = hasher_record.read(folder / RECORD)
         try:
             spec = Spec.from_record(record["backbone"])
             check_n_bits(record["n_bits"])
@@ -205,7 +196,7 @@ class Hasher:
         """What turns words into text features. Raises DamagedError."""
         if VOCABULARY not in self.record["files"]:
             return None
-        return _read_json(self.folder / VOCABULARY)
+        return hasher_record.read_json(self.folder / VOCABULARY)
 
     @property
     def training(self) -> dict[str, Any]:
@@ -235,8 +226,8 @@ class Hasher:
     def verify(self) -> None:
         """Look at every byte. Raises DamagedError that names the file."""
         for name, state in self.record["files"].items():
-            if _state(self.folder / name) != state:
-                raise _not_written(self.folder / name)
+            if hasher_record.state(self.folder / name) != state:
+                raise hasher_record.not_written(self.folder / name)
         files = [(FILE_NAME, onnx_check.backbone_ports(self.spec.size, self.spec.dim))]
         files += [(HEAD, onnx_check.head_ports(self.spec.dim, self.n_bits))]
         if self.text_head_path is not None:
@@ -295,69 +286,12 @@ class Hasher:
         for name, state in files.items():
             path = self.folder / name
             if name == FILE_NAME:
-                if state.get("sha256") != self.spec.digest or _size(path) != state.get("bytes"):
-                    raise _not_written(path)
-            elif _state(path) != state:
-                raise _not_written(path)
+                if state.get("sha256") != self.spec.digest or hasher_record.size(path) != state.get("bytes"):
+                    raise hasher_record.not_written(path)
+            elif hasher_record.state(path) != state:
+                raise hasher_record.not_written(path)
         if files[SEEN]["bytes"] % DIGEST_BYTES:
-            raise _not_written(self.folder / SEEN)
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    record = _read_json(path)
-    version = record.get("version")
-    if record.get("format") != FORMAT or type(version) is not int or version < 1:
-        raise DamagedError(f"{path} does not describe a hasher")
-    if version > VERSION:
-        raise NewerFormatError(
-            f"{path} has format version {version}; this hashcli reads up to {VERSION}",
-            "upgrade it: pip install --upgrade hashcli",
-        )
-    if record.get("digest") != _seal(record):
-        raise DamagedError(f"{path} is not the file that was written", "`hashcli library rollback` goes back")
-    for name, kind in _FIELDS.items():
-        if name not in record or not isinstance(record[name], kind) or isinstance(record[name], bool):
-            raise DamagedError(f"{path} is damaged: {name} is {record.get(name)!r}"[:300])
-    if not all(isinstance(state, dict) for state in record["files"].values()):
-        raise DamagedError(f"{path} is damaged: files")
-    return record
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if _size(path) > MAX_JSON:
-            raise DamagedError(f"{path} is larger than hashcli writes it")
-        record = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        record = None
-    if not isinstance(record, dict):
-        raise DamagedError(f"{path} is not JSON as hashcli writes it", "`hashcli library rollback` goes back")
-    return record
-
-
-def _seal(record: dict[str, Any]) -> str:
-    sealed = {name: value for name, value in record.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _state(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"bytes": _size(path), "sha256": digest}
-    except OSError as error:
-        raise DamagedError(f"cannot read {path}: {error.strerror}", "`hashcli library rollback` goes back") from None
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise DamagedError(f"cannot read {path}: {error.strerror}", "`hashcli library rollback` goes back") from None
-
-
-def _not_written(path: Path) -> DamagedError:
-    return DamagedError(f"{path} is not the file that was written", "`hashcli library rollback` goes back")
+            raise hasher_record.not_written(self.folder / SEEN)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

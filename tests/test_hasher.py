@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hashcli import hasher as hasher_module
-from hashcli import onnx_check
+from hashcli import hasher_record, onnx_check
 from hashcli.backbones import ExportedBackbone, Spec
 from hashcli.errors import DamagedError, LibraryError, MachineError, NewerFormatError, UsageError
 from hashcli.hasher import Hasher
@@ -164,7 +164,7 @@ def test_a_missing_or_cut_file_is_found_at_opening(hasher, name):
 def forge(folder: Path, **changes: object) -> None:
     """Change the record and seal it again, as a stranger can."""
     record = json.loads((folder / "hasher.json").read_bytes()) | changes
-    record["digest"] = hasher_module._seal(record)
+    record["digest"] = hasher_record.seal(record)
     (folder / "hasher.json").write_text(json.dumps(record))
 
 
@@ -207,7 +207,7 @@ def test_a_record_without_one_of_its_fields_is_damage(tmp_path):
     for name in made.record.keys() - {"digest", "calibration", "training"}:
         record = {key: value for key, value in made.record.items() if key != name}
         (tmp_path / "made" / hasher_module.RECORD).write_text(
-            json.dumps(record | {"digest": hasher_module._seal(record)})
+            json.dumps(record | {"digest": hasher_record.seal(record)})
         )
         with pytest.raises(DamagedError):
             Hasher.open(tmp_path / "made")

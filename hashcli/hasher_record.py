@@ -1,0 +1,83 @@
+"""hasher.json: read and checked, sealed against change, and the state of the files that it lists."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from hashcli.errors import DamagedError, NewerFormatError
+
+FORMAT, VERSION = "hashcli-hasher", 1
+MAX_JSON = 64 << 20
+_HINT = "`hashcli library rollback` goes back"
+
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "method": str, "package": str, "package_version": str, "settings": dict, "n_bits": int, "seed": int,
+    "threads": int, "device": str, "centering": str, "classes": list, "backbone": dict, "text_dim": (int, type(None)),
+    "log": list, "created": str, "hashcli": str, "files": dict,
+}  # fmt: skip
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A whole record, of this format, with all its fields. Raises DamagedError, NewerFormatError."""
+    record = read_json(path)
+    version = record.get("version")
+    if record.get("format") != FORMAT or type(version) is not int or version < 1:
+        raise DamagedError(f"{path} does not describe a hasher")
+    if version > VERSION:
+        raise NewerFormatError(
+            f"{path} has format version {version}; this hashcli reads up to {VERSION}",
+            "upgrade it: pip install --upgrade hashcli",
+        )
+    if record.get("digest") != seal(record):
+        raise DamagedError(f"{path} is not the file that was written", _HINT)
+    for name, kind in _FIELDS.items():
+        if name not in record or not isinstance(record[name], kind) or isinstance(record[name], bool):
+            raise DamagedError(f"{path} is damaged: {name} is {record.get(name)!r}"[:300])
+    if not all(isinstance(state, dict) for state in record["files"].values()):
+        raise DamagedError(f"{path} is damaged: files")
+    return record
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of at most `MAX_JSON` bytes. Raises DamagedError."""
+    try:
+        if size(path) > MAX_JSON:
+            raise DamagedError(f"{path} is larger than hashcli writes it")
+        record = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise DamagedError(f"{path} is not JSON as hashcli writes it", _HINT)
+    return record
+
+
+def seal(record: dict[str, Any]) -> str:
+    """SHA-256 (hex) of all of the record but its `digest`."""
+    sealed = {name: value for name, value in record.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def state(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as the record lists them. Raises DamagedError when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"bytes": size(path), "sha256": digest}
+    except OSError as error:
+        raise DamagedError(f"cannot read {path}: {error.strerror}", _HINT) from None
+
+
+def size(path: Path) -> int:
+    """Bytes of a file. Raises DamagedError when there is none."""
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise DamagedError(f"cannot read {path}: {error.strerror}", _HINT) from None
+
+
+def not_written(path: Path) -> DamagedError:
+    """What to raise for a file that is not what the record says."""
+    return DamagedError(f"{path} is not the file that was written", _HINT)
