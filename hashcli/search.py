@@ -184,6 +184,11 @@ class Looking:
         include_self: bool,
     ) -> list[Match]:
         """The found slots, which come by distance, as matches in their final order."""
+        if top is not None and len(slots):
+            # nobody farther than the last place comes into the results by its look, and reading records takes long
+            last = distances[min(top + len(query.names), len(slots)) - 1]
+            n = int(np.searchsorted(distances, last, "right"))
+            slots, distances = slots[:n], distances[:n]
         records = self._gallery.records(slots)
         paths = [self.roots.full(record) for record in records]
         others = [i for i, path in enumerate(paths) if include_self or path not in query.names]
