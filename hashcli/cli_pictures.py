@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from hashcli.library import Library
     from hashcli.result_page import Asked
+    from hashcli.search import QueryResult
     from hashcli.talk import Talk
 
 Html = Annotated[
@@ -54,8 +55,16 @@ class Pictures:
         if self.html or self.open:
             raise UsageError(f"--html and --open show photos, and {form} shows words", "leave out one of the two")
 
-    def show(self, asked: Sequence[Asked], library: Library, talk: Talk) -> None:
-        """Do it; before stdout gets anything, because whoever reads that may stop early."""
+    def show(self, results: Sequence[QueryResult], library: Library, talk: Talk, *, photos: bool = True) -> None:
+        """Do it, if asked; before stdout gets anything, because whoever reads that may stop early.
+
+        photos: they were looked for with photos, not with words
+        """
+        if not (self.html or self.open or self._draws):
+            return
+        from hashcli.result_page import Asked
+
+        asked = [Asked(result.path, result.matches, result.error, photos) for result in results]
         if self.html or self.open:
             self._write_page(asked, library, talk)
         if self._draws:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from hashcli.caption_search import CaptionResult
+    from hashcli.extraction import PhotoFailure
     from hashcli.formats import Cell
     from hashcli.library import Library
     from hashcli.search import QueryResult
@@ -85,7 +86,6 @@ def query(
     same class; how probable it is at which distance was learned from labeled photos that were held out of training.
     """
     from hashcli import search
-    from hashcli.result_page import Asked
 
     output.check_report(report)
     words = photos or []
@@ -111,9 +111,9 @@ def query(
     if text is not None:
         asked = os.fsencode(text)
         found = _described(text, output.opened(library), top, radius, rerank, unique, talk)
-        pages = [Asked(asked, found.matches, is_photo=False)]
-        shown.show(pages, output.opened(library), talk)
-        show_results([search.QueryResult(asked, found.matches)], form or ("paths" if null else None), header, null)
+        described = [search.QueryResult(asked, found.matches)]
+        shown.show(described, output.opened(library), talk, photos=False)
+        show_results(described, form or ("paths" if null else None), header, null)
         _say_folded(found.folded, talk)
         return
     paths = list(_paths(words, null))
@@ -152,8 +152,7 @@ def query(
         progress=talk,
     )
     _check_only_one(results, words)
-    pages = [Asked(result.path, result.matches, result.error) for result in results]
-    shown.show(pages, output.opened(library), talk)
+    shown.show(results, output.opened(library), talk)
     sure = confidence or min_confidence is not None
     show_results(results, form or ("paths" if null else None), header, null, confidence=sure)
     _say_folded(sum(result.folded for result in results), talk)
@@ -179,9 +178,12 @@ def _check_only_one(results: Sequence[QueryResult] | Sequence[CaptionResult], wo
 
 def _finish(results: Sequence[QueryResult] | Sequence[CaptionResult], report: Path | None, talk: Talk) -> None:
     """Raises typer.Exit with code 3 where photos failed, else 1 where nothing was found."""
-    from hashcli.extraction import PhotoFailure
+    failures: list[PhotoFailure] = []
+    if any(result.error for result in results):
+        from hashcli.extraction import PhotoFailure  # with all that indexing needs
 
-    output.finish([PhotoFailure(r.path, r.error) for r in results if r.error], report, talk)
+        failures = [PhotoFailure(result.path, result.error) for result in results if result.error]
+    output.finish(failures, report, talk)
     if not any(result.matches for result in results):
         talk.say("nothing found")
         raise typer.Exit(1)
