@@ -29,21 +29,21 @@ class Sine(nn.Module):
 
 
 class Kernel(nn.Module):
-    """x (n, d) -> exp(-||x - a||^2 / (2 width^2)) for every anchor a: (n, n_anchors)."""
+    """x (n, d) -> exp(-||x - a||^2 / (2 width^2)), or exp(-||x - a|| / width), for every anchor a: (n, n_anchors)."""
 
     anchors: Tensor
     squares: Tensor
 
-    def __init__(self, anchors: NDArray[np.float32], width: float) -> None:
+    def __init__(self, anchors: NDArray[np.float32], width: float, *, laplacian: bool = False) -> None:
         super().__init__()
         self.register_buffer("anchors", torch.from_numpy(anchors.copy()))
         self.register_buffer("squares", self.anchors.square().sum(1))
-        self.width = width
+        self.width, self.laplacian = width, laplacian
 
     def forward(self, x: Tensor) -> Tensor:
         """x (n, d) -> (n, n_anchors), each from 0 to 1."""
-        distance = x.square().sum(1, keepdim=True) - 2 * x @ self.anchors.T + self.squares
-        return torch.exp(distance.clamp(min=0) / (-2 * self.width**2))
+        squared = (x.square().sum(1, keepdim=True) - 2 * x @ self.anchors.T + self.squares).clamp(min=0)
+        return torch.exp(squared.sqrt() / -self.width if self.laplacian else squared / (-2 * self.width**2))
 
     def rows(self, features: NDArray[np.float32], block: int = 8192) -> Array:
         """The same for features (n, d) float32, as (n, n_anchors) float64."""

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hashcli.data import TrainingData
 from hashcli.errors import UsageError
+from hashcli.kernels import Kernel, regress, unseen
 from hashcli.method import Fitted, HashMethod, Run
 from hashcli.settings import Param
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 Array = NDArray[np.float64]
 # Directions whose eigen- or singular value is a smaller share of the largest are rounding, not data.
 NOISE = 1e-8
+# The regressions that say which classes are alike keep a ridge even where the hash functions have none (DCGH-r).
+FOLDS, CONFUSION_RIDGE = 5, 0.1
 
 
 @dataclass(frozen=True)
@@ -112,40 +115,6 @@ class DCGH(HashMethod):
         return out
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """Rows (n, h) -> x (m, n), a column for each row and a line for each anchor.
-
-    With o a row's distance to an anchor: exp(-o^2 / (2 sigma^2)), as in the paper, or `laplacian`, exp(-o / sigma):
-    the authors' code does not square distances either. sigma is stored: their code takes it from the rows at hand,
-    and a query's code would then depend on the queries beside it.
-    """
-
-    anchors: Array
-    sigma: float
-    laplacian: bool = False
-
-    @classmethod
-    def fit(
-        cls,
-        rows: NDArray[np.float32],
-        n_anchors: int,
-        rng: np.random.Generator,
-        width: float = 1.0,
-        *,
-        laplacian: bool = False,
-    ) -> Kernel:
-        """Anchors drawn from the rows (n, h), at most n; sigma is `width` times the mean distance of row and anchor."""
-        rows64 = rows.astype(np.float64)
-        anchors = rows64[np.sort(rng.permutation(len(rows))[:n_anchors])]
-        sigma = width * float(np.sqrt(_squared_distances(anchors, rows64)).mean())
-        return cls(anchors, sigma or 1.0, laplacian)  # rows that are all alike have no distance
-
-    def __call__(self, rows: NDArray[np.float32]) -> Array:
-        squared = _squared_distances(self.anchors, rows.astype(np.float64)) / self.sigma**2
-        return np.exp(-np.sqrt(squared) if self.laplacian else squared / -2)
-
-
 @dataclass
 class State:
     """The unknowns of Eq. 4, a column for each photo; lists are by modality.
@@ -191,17 +160,40 @@ class Problem:
         """kernels (d, n) by modality, labels (c, n) 0/1 with a label in each column."""
         self.r, self.settings = n_bits, settings
         self.y = labels[labels.any(1)] / np.linalg.norm(labels, axis=0)
+        self.kernels = kernels
         whitened = settings.w_step == "whitened"
         self.x = [whiten(x) for x in kernels] if whitened else kernels
 
     def start(self, rng: np.random.Generator) -> State:
-        """Random codes and random semi-orthogonal matrices; all ones, as in the authors' code, gives few codes."""
+        """Random semi-orthogonal matrices; codes of classes that are alike are alike.
+
+        The authors' code starts from codes of all ones, which leaves few codes. Random ones end as codes that are all
+        equally far from each other, and photos that are mistaken for another class are then as far from their own as
+        from any. Hence random directions of which classes take which for which.
+        """
         (c, n), r = self.y.shape, self.r
-        h = np.where(rng.standard_normal((r, n)) >= 0, 1.0, -1.0)
+        directions = polar(rng.standard_normal((r, c))) @ self.confusions(rng)
         f = [n**0.5 * polar(rng.standard_normal((c, n))) for _ in self.x]
         w = [polar(rng.standard_normal((r, len(x)))) for x in self.x]
         e = n**0.5 * polar(rng.standard_normal((c, n)))
+        h = np.where(directions @ self.y >= 0, 1.0, -1.0)
         return State(b=[np.zeros((r, n)) for _ in self.x], w=w, f=f, u=polar(rng.standard_normal((r, c))), e=e, h=h)
+
+    def confusions(self, rng: np.random.Generator) -> Array:
+        """A root R (c, c) of the similarity of classes: a column's inner products with the others tell how alike.
+
+        Alike are classes whose photos and captions get the same scores of all classes, from regressions that did not
+        see them; both modalities count the same.
+        """
+        n = self.y.shape[1]
+        folds = rng.permutation(n) % FOLDS
+        means = []
+        for x in self.kernels:
+            scores = unseen(self.y, x, CONFUSION_RIDGE, folds) @ self.y.T / self.y.sum(1)
+            centered = scores - scores.mean(1, keepdims=True)
+            means.append(centered / (np.linalg.norm(centered) or 1.0))
+        _, sizes, right = np.linalg.svd(np.concatenate(means), full_matrices=False)
+        return np.asarray(sizes[:, None] * right)
 
     def steps(self, rng: np.random.Generator) -> tuple[Callable[[State], None], ...]:
         """The updates in the paper's order, each a function that changes a State."""
@@ -275,24 +267,6 @@ def whiten(x: Array) -> Array:
     return x.shape[1] ** 0.5 * np.asarray((vectors[:, kept] / np.sqrt(values[kept])).T @ x)
 
 
-def regress(codes: Array, x: Array, lam: float) -> Array:
-    """P = H X^T (X X^T + lam I)^-1 (Eqs. 19-21), (r, d); with lam = 0 the least squares solution of least norm."""
-    if lam == 0:
-        solution: Array = np.linalg.lstsq(x.T, codes.T, rcond=None)[0].T
-        return solution
-    from scipy.linalg import cho_factor, cho_solve
-
-    gram = x @ x.T
-    gram[np.diag_indices_from(gram)] += lam
-    return np.asarray(cho_solve(cho_factor(gram, overwrite_a=True), x @ codes.T)).T
-
-
-def _squared_distances(anchors: Array, rows: Array) -> Array:
-    inner = anchors @ rows.T
-    squared = np.square(anchors).sum(1)[:, None] + np.square(rows).sum(1) - 2 * inner
-    return np.maximum(squared, 0)
-
-
 def _label_columns(data: TrainingData) -> Array:
     """0/1 labels (c, n)."""
     assert data.source is not None and data.source.labels is not None
@@ -310,27 +284,11 @@ def _used_rows(labels: Array, text: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def _head(kernel: Kernel, weight: Array) -> nn.Module:
     """The hash function as a network: rows (n, h) -> relaxed codes (n, r) float32."""
-    import torch
     from torch import nn
 
-    class KernelHead(nn.Module):
-        anchors: Tensor
-        squared: Tensor
+    from hashcli import heads
 
-        def __init__(self) -> None:
-            super().__init__()
-            scaled = kernel.anchors / kernel.sigma
-            self.scale = 1 / kernel.sigma
-            self.laplacian = kernel.laplacian
-            self.register_buffer("anchors", torch.from_numpy(scaled.T.copy()).float())
-            self.register_buffer("squared", torch.from_numpy(np.square(scaled).sum(1) / 2).float())
-            self.out = nn.Linear(*weight.T.shape, bias=False)
-            self.out.weight.data = torch.from_numpy(weight).float()
-
-        def forward(self, rows: Tensor) -> Any:
-            rows = rows * self.scale
-            half = self.squared + (rows * rows).sum(1, keepdim=True) / 2 - rows @ self.anchors
-            half = half.clamp(min=0)
-            return self.out(torch.exp(-(2 * half).sqrt() if self.laplacian else -half))
-
-    return KernelHead()
+    anchors = kernel.anchors.astype(np.float32)
+    return nn.Sequential(
+        heads.Kernel(anchors, kernel.sigma, laplacian=kernel.laplacian), heads.linear(weight.T, np.zeros(len(weight)))
+    )

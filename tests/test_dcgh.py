@@ -10,10 +10,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from hashcli_plugins.dcgh import DCGH, Kernel, Problem, State, balanced, polar, regress, whiten
+from hashcli_plugins.dcgh import DCGH, Problem, State, balanced, polar, whiten
 
 from hashcli.data import SourceData, TargetData, TrainingData
 from hashcli.errors import UsageError
+from hashcli.kernels import Kernel, regress
 from hashcli.method import Fitted, Run, Task
 from hashcli.network import export_head
 from hashcli.settings import parse
@@ -168,30 +169,6 @@ def test_whitened_rows_span_the_same_and_are_orthogonal(rng: np.random.Generator
     np.testing.assert_allclose(x @ white.T @ white / 30, x, atol=1e-8)
 
 
-def test_the_kernel_compares_with_stored_anchors_and_width(rng: np.random.Generator) -> None:
-    rows = rng.standard_normal((30, 5)).astype(np.float32)
-    kernel = Kernel.fit(rows, 12, rng)
-    assert all((anchor == rows).all(1).any() for anchor in kernel.anchors)
-    distances = [[np.linalg.norm(row - anchor) for row in rows] for anchor in kernel.anchors]
-    assert kernel.sigma == pytest.approx(np.mean(distances), rel=1e-6)
-    slow = [[np.exp(-(np.linalg.norm(row - a) ** 2) / (2 * kernel.sigma**2)) for row in rows] for a in kernel.anchors]
-    np.testing.assert_allclose(kernel(rows), slow, atol=1e-9)
-    np.testing.assert_allclose(kernel(rows[3:4]), np.array(slow)[:, 3:4], atol=1e-9)
-    laplacian = Kernel(kernel.anchors, kernel.sigma, laplacian=True)
-    slow = [[np.exp(-np.linalg.norm(row - a) / kernel.sigma) for row in rows] for a in kernel.anchors]
-    np.testing.assert_allclose(laplacian(rows), slow, atol=1e-6)
-    assert len(Kernel.fit(rows, 1500, rng).anchors) == 30
-    whole, half = (Kernel.fit(rows, 30, rng, width).sigma for width in (1, 0.5))
-    assert half == pytest.approx(whole / 2)
-
-
-def test_the_hash_function_is_the_ridge_regression_on_the_learned_codes(rng: np.random.Generator) -> None:
-    codes, x = np.sign(rng.standard_normal((4, 50))), rng.standard_normal((9, 50))
-    wanted = codes @ x.T @ np.linalg.inv(x @ x.T + 0.3 * np.eye(9))
-    np.testing.assert_allclose(regress(codes, x, 0.3), wanted, atol=1e-10)
-    np.testing.assert_allclose(regress(codes, x, 0), codes @ np.linalg.pinv(x), atol=1e-10)
-
-
 @pytest.mark.parametrize("kernel", ["gaussian", "laplacian"])
 def test_the_network_computes_the_kernel_and_the_regression(rng: np.random.Generator, kernel: str) -> None:
     data = collection(rng, 60)
@@ -235,7 +212,7 @@ def test_the_ablations_run_and_change_what_they_should(rng: np.random.Generator,
     full, other = fit(data, 8, "alpha=20", "beta=0.001"), fit(data, 8, "alpha=20", "beta=0.001", *words)
     same_codes = (full.training_codes == other.training_codes).all()
     assert same_codes == (words == ("lam=0",))
-    assert not torch.equal(full.image.out.weight, other.image.out.weight)
+    assert not torch.equal(full.image[1].weight, other.image[1].weight)
 
 
 def test_the_log_has_the_objective_of_each_round(rng: np.random.Generator) -> None:
@@ -256,7 +233,7 @@ def test_rows_without_caption_or_label_take_no_part(rng: np.random.Generator) ->
     rest = np.setdiff1d(np.arange(80), [0, 1, 2, 5])
     alone = SourceData(source.features[rest], labels[rest], source.captions, text[rest])
     part = fit(TrainingData(alone, None, CLASSES, multi_label=True))
-    torch.testing.assert_close(whole.image.out.weight, part.image.out.weight)
+    torch.testing.assert_close(whole.image[1].weight, part.image[1].weight)
     np.testing.assert_array_equal(whole.training_codes[rest], part.training_codes)
     np.testing.assert_array_equal(whole.training_codes[:3], bits(whole.image, source.features[:3]))
 
