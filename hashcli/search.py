@@ -100,11 +100,12 @@ def nearest(
         queries = looking.prepared(photos, domain, need_features=rerank > 0)
         looking.encode(queries, workers)
         k = None if top is None else max(top, rerank) + 2  # a photo itself may be among them, under two names
+        places = None if top is None or unique else top + 2  # nobody farther comes into the results by its look
         results = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             some = queries[start : start + QUERIES_AT_ONCE]
             coded = [query.code for query in some if query.code is not None]
-            found = iter(nearest_by_path(gallery, looking.roots, np.stack(coded), k, radius) if coded else [])
+            found = iter(nearest_by_path(gallery, looking.roots, np.stack(coded), k, radius, places) if coded else [])
             for query in some:
                 if query.code is None:
                     results.append(QueryResult(query.path, [], query.error))
@@ -184,11 +185,6 @@ class Looking:
         include_self: bool,
     ) -> list[Match]:
         """The found slots, which come by distance, as matches in their final order."""
-        if top is not None and len(slots):
-            # nobody farther than the last place comes into the results by its look, and reading records takes long
-            last = distances[min(top + len(query.names), len(slots)) - 1]
-            n = int(np.searchsorted(distances, last, "right"))
-            slots, distances = slots[:n], distances[:n]
         records = self._gallery.records(slots)
         paths = [self.roots.full(record) for record in records]
         others = [i for i, path in enumerate(paths) if include_self or path not in query.names]

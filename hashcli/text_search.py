@@ -79,7 +79,8 @@ def nearest_to_text(
         cache = stack.enter_context(features) if features else None
         roots = Roots(gallery)
         most = None if top is None else max(top, rerank)
-        ((slots, distances),) = nearest_by_path(gallery, roots, code[None], most, radius)
+        places = None if unique else top
+        ((slots, distances),) = nearest_by_path(gallery, roots, code[None], most, radius, places)
         records = gallery.records(slots)
         cosines: dict[int, float | None] = dict.fromkeys(range(len(records)))
         cosines |= _cosines(relaxed, records[:rerank], hasher, cache, progress or Silent())

@@ -23,9 +23,11 @@ ENTRIES_PER_PATH = 4  # the index of paths is read for as many slots before thei
 
 
 def nearest_by_path(
-    gallery: Store, roots: Roots, packed: Packed, k: int | None, radius: int | None
+    gallery: Store, roots: Roots, packed: Packed, k: int | None, radius: int | None, places: int | None = None
 ) -> list[tuple[Ints, Ints]]:
     """As `Store.search`, but of equally distant photos the first in the order of path bytes; call it in a snapshot.
+
+    places   how many of the `k` are wanted in the end, nearest first: all that are farther than so many are left out
 
     A query whose `k`-th distance is shared costs one more pass over the codes, and at worst a look at the paths of
     all photos at that distance, once for all queries that share these photos.
@@ -35,6 +37,9 @@ def nearest_by_path(
     known: dict[tuple[bytes, int], Ints] = {}
     results = []
     for code, (slots, distances) in zip(packed, gallery.search(packed, k + 1, radius), strict=True):
+        if places is not None and len(slots) > places:
+            n = int(np.searchsorted(distances, distances[places - 1], "right"))
+            slots, distances = slots[:n], distances[:n]
         if len(slots) > k and distances[k] == distances[k - 1]:
             last = int(distances[k])
             nearer = int(np.searchsorted(distances, last))

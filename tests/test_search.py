@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hashcli import indexing
+from hashcli import indexing, ties
 from hashcli.encoder import Encoder
 from hashcli.errors import NoLibraryError
+from hashcli.gallery import Gallery, Record
 from hashcli.library import Library
 from hashcli.photos import decode
 from hashcli.progress import Silent
+from hashcli.roots import Roots
 from hashcli.search import Match, QueryResult, nearest
 from tests import tiny
 
@@ -116,6 +118,28 @@ def test_which_of_a_cut_tie_are_shown_does_not_depend_on_the_order_of_indexing(t
     assert sorted(names(partly)) == everything[:5], "compared closely are the first by path, too"
     (near,) = nearest(library, [query], top=4, radius=0, rerank=0)
     assert names(near) == everything[:4]
+
+
+def test_what_is_farther_than_the_last_place_is_left_out_and_its_tie_not_settled(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    packed = rng.integers(0, 256, (120, 2), np.uint8)
+    with Gallery.create(tmp_path / "gallery", 16, "0" * 64) as gallery:
+        root = gallery.add_root(b"/photos", "tgt")
+        gallery.append(
+            [Record(root, b"%d" % n, 1, 1, rng.bytes(16), None, "tgt") for n in reversed(range(120))], packed
+        )
+        roots = Roots(gallery)
+        settled = []
+        first_by_path = ties._first_by_path
+        monkeypatch.setattr(ties, "_first_by_path", lambda *given: settled.append(1) or first_by_path(*given))
+        for places in (1, 5, 40, 99, 100):
+            ((slots, distances),) = ties.nearest_by_path(gallery, roots, packed[:1], 100, None)
+            settled.clear()
+            ((nearer, how_far),) = ties.nearest_by_path(gallery, roots, packed[:1], 100, None, places)
+            assert bool(settled) == (distances[places - 1] == distances[-1])
+            n = int((distances <= distances[places - 1]).sum())
+            np.testing.assert_array_equal(how_far, distances[:n])
+            assert set(nearer.tolist()) == set(slots[:n].tolist())
 
 
 def test_top_and_radius_bound_the_results(photos, tmp_path):
