@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hashcli import blocks, codes, environment, gallery, mounts, pages, scan, seals
+from hashcli import blocks, environment, gallery, mounts, pages, scan, seals
 from hashcli.errors import DamagedError, LibraryError, MachineError, NewerFormatError, UsageError
 from hashcli.gallery import Gallery, Record, Root
 from hashcli.records import path_key, slot_key
@@ -161,58 +161,6 @@ def test_misuse_is_a_value_error_and_changes_nothing(store, rng, misuse):
 
     assert [r for _, r in store.scan()] == before
     assert store.info().slots == 10
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_any_sequence_of_changes_leaves_what_a_dict_would_hold(store, seed):
-    draw, rng = random.Random(seed), np.random.default_rng(seed)
-    model: dict[int, tuple[Record, bytes]] = {}
-    given = 0
-    names = range(60)  # few enough to meet again
-    for _ in range(60):
-        action = draw.choice(["append", "append", "remove", "move", "search"])
-        if action == "append":
-            fresh = [
-                record(i, digest=bytes(15) + bytes([draw.randrange(9)]))
-                for i in draw.sample(names, draw.randrange(1, 25))
-            ]
-            packed = random_codes(rng, len(fresh)) & 3
-            paths = {r.path for r in fresh}
-            model = {s: kept for s, kept in model.items() if kept[0].path not in paths}
-            model |= {given + i: (r, packed[i].tobytes()) for i, r in enumerate(fresh)}
-            assert store.append(fresh, packed).tolist() == list(range(given, given + len(fresh)))
-            given += len(fresh)
-        elif action == "remove" and model:
-            gone = draw.sample(sorted(model), draw.randrange(1, len(model) + 1) // 2)
-            model = {s: kept for s, kept in model.items() if s not in gone}
-            store.remove(gone)
-        elif action == "move" and model:
-            moving = draw.sample(sorted(model), min(3, len(model)))
-            changes = [
-                (s, dataclasses.replace(model[s][0], path=record(i).path))
-                for s, i in zip(moving, draw.sample(names, len(moving)), strict=True)
-            ]
-            paths = {r.path for _, r in changes}
-            model = {s: kept for s, kept in model.items() if s in moving or kept[0].path not in paths}
-            model |= {s: (r, model[s][1]) for s, r in changes}
-            store.replace_records(changes)
-        check_against(store, model, rng, draw)
-
-
-def check_against(store, model, rng, draw):
-    slots = sorted(model)
-    assert store.count() == len(model)
-    assert list(store.scan()) == [(s, model[s][0]) for s in slots]
-    assert b"".join(model[s][1] for s in slots) == store.codes(slots).tobytes()
-    assert all(store.slot_of(0, model[s][0].path) == s for s in slots)
-    for digest in (bytes(15) + bytes([i]) for i in range(9)):
-        assert store.slots_of_digest(digest) == [s for s in slots if model[s][0].digest == digest]
-    queries = random_codes(rng, 2) & 3
-    k, radius = draw.choice([(3, None), (None, 8), (5, 8), (1000, None)])
-    held = np.frombuffer(b"".join(model[s][1] for s in slots), np.uint8).reshape(-1, N_BITS // 8)
-    for (found, distances), row in zip(store.search(queries, k, radius), codes.distances(queries, held), strict=True):
-        pairs = sorted((d, s) for s, d in zip(slots, row.tolist(), strict=True) if radius is None or d <= radius)[:k]
-        assert list(zip(distances.tolist(), found.tolist(), strict=True)) == pairs
 
 
 # ---- damage
