@@ -38,7 +38,7 @@ def config(
     form: opt.TableFormat = None,
     header: opt.Header = False,
 ) -> None:
-    """Show where settings come from: command line, environment, config files.
+    """Show which settings are in force, and where they come from.
 
     Without COMMAND: the places, and all that is set somewhere. An option is set for all commands by HASHCLI_OPTION
     in the environment or `option = value` in the user's config file, for one by HASHCLI_COMMAND_OPTION or below

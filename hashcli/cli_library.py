@@ -24,9 +24,9 @@ def info(
     form: opt.TableFormat = None,
     header: opt.Header = False,
 ) -> None:
-    """Show what the library holds: generations, photos, folders, sizes in bytes; and what searches it.
+    """Show what the library holds, and what searches it.
 
-    The kernel is the fastest that this processor runs (`c-...`), or numpy where none was built.
+    Sizes are in bytes. The kernel is the fastest that this processor runs (`c-...`), or numpy where none was built.
     """
     import os
 
@@ -52,7 +52,10 @@ def info(
 
 @app.command()
 def rollback(library: opt.Library = None, quiet: opt.Quiet = False) -> None:
-    """Search with the previous hasher and gallery again; a second rollback undoes the first."""
+    """Search with the previous hasher and gallery again.
+
+    A second rollback undoes the first.
+    """
     from hashcli.talk import Talk
 
     opened = output.opened(library)
@@ -68,9 +71,9 @@ def verify(
     header: opt.Header = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Read every byte of hashers, galleries and caches, and list what is damaged.
+    """Read every byte, and list what is damaged.
 
-    Exits with 4 when something is. Nothing is changed.
+    Of hashers, galleries and caches. Exits with 4 when something is. Nothing is changed.
     """
     from hashcli import verifying
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ import typer
 from hashcli import cli_options as opt
 from hashcli import cli_output as output
 from hashcli import cli_pictures as pictures
-from hashcli.errors import UsageError
+from hashcli.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,10 +81,11 @@ def query(
     quiet: opt.Quiet = False,
     verbose: opt.Verbose = False,
 ) -> None:
-    """Show the indexed photos that are most like PHOTO, or that words describe; or captions that suit PHOTO.
+    """Find the photos most like PHOTO, or that words describe.
 
-    Order: Hamming distance, then similarity, then path. Exit code 1 when nothing is found. A match is a photo of the
-    same class; how probable it is at which distance was learned from labeled photos that were held out of training.
+    With --captions: what is said about photos. Order: Hamming distance, then similarity, then path. Exit code 1 when
+    nothing is found. A match is a photo of the same class; how probable it is at which distance was learned from
+    labeled photos that were held out of training.
     """
     from hashcli import search
 
@@ -169,11 +171,14 @@ def _say_folded(folded: int, talk: Talk) -> None:
 
 
 def _check_only_one(results: Sequence[QueryResult] | Sequence[CaptionResult], words: Sequence[str]) -> None:
-    """One photo that was named and cannot be read is a mistake in the command."""
+    """One photo that was named and cannot be read is a mistake in the command, or takes an extra."""
     from hashcli.photos import escape
 
     if len(results) == 1 and results[0].error and "-" not in words:
-        raise UsageError(f"{escape(results[0].path)}: {results[0].error}", "name a photo that exists and can be read")
+        problem = f"{escape(results[0].path)}: {results[0].error}"
+        if needed := re.search(r"needs (hashcli\[\w+\])", results[0].error):
+            raise MachineError(problem, f"pip install '{needed[1]}'")
+        raise UsageError(problem, "name a photo that exists and can be read")
 
 
 def _finish(results: Sequence[QueryResult] | Sequence[CaptionResult], report: Path | None, talk: Talk) -> None:

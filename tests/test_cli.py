@@ -417,6 +417,13 @@ def test_the_one_photo_that_cannot_be_looked_for_is_a_mistake(answered, capfd):
     assert capfd.readouterr().err.startswith("error: gone.jpg: no such file or directory\nhint: ")
 
 
+def test_the_one_photo_that_takes_an_extra_is_a_matter_of_installing_it(answered, capfd):
+    answered["errors"][b"a.heic"] = "is HEIC: needs hashcli[heic]"
+
+    assert cli.main(["query", "a.heic"]) == 5
+    assert capfd.readouterr().err == "error: a.heic: is HEIC: needs hashcli[heic]\nhint: pip install 'hashcli[heic]'\n"
+
+
 def test_some_photos_that_cannot_be_looked_for_are_reported_and_end_with_3(answered, capfd, tmp_path):
     answered["errors"] |= {b"gone.jpg": "no such file or directory", os.fsencode("odd\udcff"): "cut short"}
     report = tmp_path / "failed.jsonl"

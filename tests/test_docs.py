@@ -78,6 +78,13 @@ def test_every_command_has_a_section():
         assert f"\n## hashcli {command}\n" in text
 
 
+def test_lists_of_commands_tell_each_in_one_whole_line():
+    lists = re.findall(r"(?ms)^Commands:\n(.*?)^$", (DOCS / "commands.md").read_text("utf-8"))
+
+    assert "".join(lists).count("\n") > 10
+    assert "..." not in "".join(lists)
+
+
 # ---- the schemas
 
 
