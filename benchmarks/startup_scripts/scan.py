@@ -7,7 +7,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import lmdb
 import numpy as np
 
-HEADER, SLOTS = 2352, 16384
+HEADER, SLOTS = 2352, 16384  # of a block
+PATH_SIZE, PATH = slice(41, 43), 45  # in a record
 
 
 def nearest(folder, code, k=10):
@@ -24,7 +25,10 @@ def nearest(folder, code, k=10):
             limit = best[-1][0] if len(best) == k else 65
         records = env.open_db(b"records", txn, create=False)
         found = [(distance, txn.get(slot.to_bytes(8, "big"), db=records)) for distance, slot in best]
-        return [(distance, bytes(record[41:][: int.from_bytes(record[37:39], "little")])) for distance, record in found]
+        return [
+            (distance, bytes(record[PATH:][: int.from_bytes(record[PATH_SIZE], "little")]))
+            for distance, record in found
+        ]
 
 
 if __name__ == "__main__":

@@ -3,10 +3,14 @@
 import sys
 
 import numpy as np
-import timm
 import torch
-from PIL import Image, ImageOps
-from scan import nearest
+
+from hashcli.torchvision_remedy import import_torchvision
+
+import_torchvision()  # which timm imports, and which not every torch lets in
+import timm  # noqa: E402
+from PIL import Image, ImageOps  # noqa: E402
+from scan import nearest  # noqa: E402
 
 gallery, _, photo = sys.argv[1:]
 model = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
