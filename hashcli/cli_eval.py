@@ -11,6 +11,7 @@ import typer
 
 from hashcli import cli_options as opt
 from hashcli import cli_output as output
+from hashcli.cli_completion import complete_method
 from hashcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def evaluate(
             "-m",
             metavar="NAME,...",
             help="Methods to compare, with commas between. Default: couple.",
-            autocompletion=opt.complete_method,
+            autocompletion=complete_method,
         ),
     ] = None,
     all_methods: Annotated[bool, typer.Option("--all-methods", help="Compare all that are installed.")] = False,

@@ -8,6 +8,7 @@ import typer
 
 from hashcli import cli_options as opt
 from hashcli import cli_output as output
+from hashcli.cli_completion import complete_method
 
 if TYPE_CHECKING:
     from hashcli.formats import Row
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def methods(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Tell about this one.", autocompletion=opt.complete_method),
+        typer.Argument(metavar="[NAME]", help="Tell about this one.", autocompletion=complete_method),
     ] = None,
     form: opt.TableFormat = None,
     header: opt.Header = False,

@@ -1,17 +1,15 @@
-"""The options of all commands, each declared once, so that a name means the same everywhere.
-
-Completions are answered here too; they read metadata only and import neither numpy nor torch.
-"""
+"""The options of all commands, each declared once, so that a name means the same everywhere."""
 
 from __future__ import annotations
 
 import difflib
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from hashcli.cli_completion import complete_backbone, complete_method, complete_setting, starting
 
 FORMATS = ("table", "tsv", "csv", "jsonl", "paths")
 DEVICES = ("auto", "cuda", "cpu", "mps")
@@ -31,50 +29,6 @@ def one_of(*choices: str) -> Callable[[str], str]:
         raise typer.BadParameter(f"{word!r} is none of {', '.join(choices)}.{suggestion}")
 
     return parse
-
-
-def _starting(*choices: str) -> Callable[[str], list[str]]:
-    def complete(incomplete: str) -> list[str]:
-        return [choice for choice in choices if choice.startswith(incomplete)]
-
-    return complete
-
-
-def complete_method(incomplete: str) -> list[tuple[str, str]]:
-    """Installed methods with their summaries; after a comma the next of a list."""
-    from hashcli import registry
-
-    done, comma, last = incomplete.rpartition(",")
-    found = registry.installed().items()
-    return [(f"{done}{comma}{name}", _one_line(method.summary)) for name, method in found if name.startswith(last)]
-
-
-def complete_backbone(incomplete: str) -> list[tuple[str, str]]:
-    """The default backbone, those exported on this machine, and the families that others are named by."""
-    from hashcli import backbones
-
-    offered = {backbones.DEFAULT: "the default", **dict.fromkeys(backbones.kept_names(), "prepared on this machine")}
-    offered |= {f"{family}:": f"any network of {family}" for family in backbones.FAMILIES}
-    offered |= {"file:": "a file of weights"}
-    return [(name, text) for name, text in offered.items() if name.startswith(incomplete)]
-
-
-def _one_line(text: str) -> str:
-    """Help that no shell sees folded: fish takes a second line for another candidate."""
-    return textwrap.shorten(text, 60, placeholder=" ...")
-
-
-def complete_setting(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """`name=` for each setting of the method chosen so far on the command line."""
-    from hashcli import registry, settings
-    from hashcli.errors import HashcliError
-
-    try:
-        method = registry.load(ctx.params.get("method") or "couple")
-    except HashcliError:
-        return []  # the command itself will say what is wrong
-    declared = settings.declared(method.Settings)
-    return [(f"{s.name}=", _one_line(s.param.help)) for s in declared if f"{s.name}=".startswith(incomplete)]
 
 
 def library_file(ctx: typer.Context, library: Path | None) -> Path | None:
@@ -129,7 +83,7 @@ Bits = Annotated[
         "-b",
         metavar="N",
         help="Code length: a multiple of 8 from 16 to 1024.",
-        autocompletion=_starting(*CODE_LENGTHS),
+        autocompletion=starting(*CODE_LENGTHS),
     ),
 ]
 Backbone = Annotated[
@@ -157,7 +111,7 @@ Device = Annotated[
         metavar="|".join(DEVICES),
         parser=one_of(*DEVICES),
         help="Where to compute.",
-        autocompletion=_starting(*DEVICES),
+        autocompletion=starting(*DEVICES),
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of all randomness.")]
@@ -208,7 +162,7 @@ Domain = Annotated[
         metavar="|".join(DOMAINS),
         parser=one_of(*DOMAINS),
         help="Treat the photos as src or tgt. Default: that of the folder they are in, else tgt.",
-        autocompletion=_starting(*DOMAINS),
+        autocompletion=starting(*DOMAINS),
     ),
 ]
 
@@ -228,7 +182,7 @@ Finetune = Annotated[
         metavar="|".join(FINETUNES),
         parser=one_of(*FINETUNES),
         help="Train the backbone too: the last quarter of its layers, or all. Slow without a GPU.",
-        autocompletion=_starting(*FINETUNES),
+        autocompletion=starting(*FINETUNES),
     ),
 ]
 Restart = Annotated[bool, typer.Option("--restart", help="Begin anew instead of going on where a stopped run was.")]
@@ -257,7 +211,7 @@ Format = Annotated[
         metavar="|".join(FORMATS),
         parser=one_of(*FORMATS),
         help="Form of the output. Default: table on a terminal, else tsv.",
-        autocompletion=_starting(*FORMATS),
+        autocompletion=starting(*FORMATS),
     ),
 ]
 TableFormat = Annotated[
@@ -268,7 +222,7 @@ TableFormat = Annotated[
         metavar="|".join(FORMATS[:-1]),
         parser=one_of(*FORMATS[:-1]),
         help="Form of the output. Default: table on a terminal, else tsv.",
-        autocompletion=_starting(*FORMATS[:-1]),
+        autocompletion=starting(*FORMATS[:-1]),
     ),
 ]
 Null = Annotated[

@@ -13,6 +13,7 @@ import typer
 from hashcli import cli_options as opt
 from hashcli import cli_output as output
 from hashcli import cli_pictures as pictures
+from hashcli.cli_results import show_captions, show_results
 from hashcli.errors import MachineError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from hashcli.caption_search import CaptionResult
     from hashcli.extraction import PhotoFailure
-    from hashcli.formats import Cell
     from hashcli.library import Library
     from hashcli.search import QueryResult
     from hashcli.talk import Talk
@@ -136,7 +136,7 @@ def query(
             progress=talk,
         )
         _check_only_one(said, words)
-        _show_captions(said, form or ("paths" if null else None), header, null)
+        show_captions(said, form or ("paths" if null else None), header, null)
         _say_folded(sum(result.folded for result in said), talk)
         _finish(said, report, talk)
         return
@@ -156,12 +156,9 @@ def query(
     _check_only_one(results, words)
     shown.show(results, output.opened(library), talk)
     sure = confidence or min_confidence is not None
-    show_results(results, form or ("paths" if null else None), header, null, confidence=sure)
+    if show_results(results, form or ("paths" if null else None), header, null, confidence=sure):
+        talk.say("confidence was measured between labeled photos; where photos look different, it may be far too high")
     _say_folded(sum(result.folded for result in results), talk)
-    if (sure or output.drawn(form)) and any(m.confidence is not None for result in results for m in result.matches):
-        talk.say(
-            "confidence is as between labeled photos of the source; between photos that look different, expect less"
-        )
     _finish(results, report, talk)
 
 
@@ -194,15 +191,6 @@ def _finish(results: Sequence[QueryResult] | Sequence[CaptionResult], report: Pa
         raise typer.Exit(1)
 
 
-def _show_captions(results: Sequence[CaptionResult], form: str | None, header: bool, null: bool) -> None:
-    columns = ("query", "rank", "distance", "similarity", "caption", "path")
-    rows = [(r.path, m.rank, m.distance, m.similarity, m.caption, m.path) for r in results for m in r.matches]
-    if output.drawn(form) and len(results) == 1:
-        output.show(columns[1:], [row[1:] for row in rows], form)
-    else:
-        output.show(columns, rows, form, header=header, null=null)
-
-
 def _described(
     text: str, library: Library, top: int, radius: int | None, rerank: int, unique: bool, talk: Talk
 ) -> TextResult:
@@ -222,28 +210,6 @@ def _described(
     if not result.matches:
         raise typer.Exit(1)
     return result
-
-
-def show_results(
-    results: Sequence[QueryResult], form: str | None, header: bool, null: bool, *, confidence: bool = False
-) -> None:
-    """Put the matches on stdout; a drawn table leaves out the one query that everything answers.
-
-    A drawn table shows confidences wherever the hasher gives them, scripts get that column only when they ask for it.
-    """
-    columns: tuple[str, ...] = ("query", "rank", "distance", "similarity", "path", "label", "domain")
-    pairs = [(result, match) for result in results for match in result.matches]
-    rows: list[tuple[Cell, ...]] = [
-        (result.path, match.rank, match.distance, match.similarity, match.path, match.label, match.domain)
-        for result, match in pairs
-    ]
-    if confidence or (output.drawn(form) and any(match.confidence is not None for _, match in pairs)):
-        columns += ("confidence",)
-        rows = [(*row, match.confidence) for row, (_, match) in zip(rows, pairs, strict=True)]
-    if output.drawn(form) and len(results) == 1:
-        output.show(columns[1:], [row[1:] for row in rows], form)
-    else:
-        output.show(columns, rows, form, header=header, null=null)
 
 
 def _paths(words: Sequence[str], null: bool) -> Iterator[bytes]:

@@ -149,7 +149,7 @@ def test_scripts_get_the_column_when_they_ask_and_people_when_there_is_one(photo
         assert cli.main([*command, *more]) == 0
         shown = capfd.readouterr()
         heads.append(shown.out.splitlines()[0].split()[-1])
-        caveats.append("between photos that look different, expect less" in shown.err)
+        caveats.append("it may be far too high" in shown.err)
 
     assert heads == ["domain", "confidence", "confidence", "confidence"]
     assert caveats == [False, True, True, True]

@@ -17,7 +17,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from hashcli import cli_output, cli_search
+from hashcli import cli_output, cli_results
 from hashcli.extraction import PhotoFailure
 from hashcli.ranking import Match
 from hashcli.search import QueryResult
@@ -98,7 +98,7 @@ def results() -> list[QueryResult]:
 
 @pytest.mark.parametrize("confidence", [False, True])
 def test_jsonl_of_query_fits_its_schema(capfd, confidence):
-    cli_search.show_results(results(), "jsonl", header=False, null=False, confidence=confidence)
+    cli_results.show_results(results(), "jsonl", header=False, null=False, confidence=confidence)
 
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert len(lines) == 3

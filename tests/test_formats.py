@@ -10,7 +10,7 @@ import json
 import pytest
 
 from hashcli import formats
-from hashcli.cli_search import show_results
+from hashcli.cli_results import show_results
 from hashcli.photos import unescape
 from hashcli.search import Match, QueryResult
 

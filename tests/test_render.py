@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 import pytest
 
 from hashcli import cli_output, render
-from hashcli.cli_search import show_results
+from hashcli.cli_results import show_results
 from hashcli.progress import Progress
 from hashcli.search import Match, QueryResult
 from hashcli.talk import Talk, duration, shown
