@@ -94,9 +94,10 @@ def compared(
     return Row(what, theirs, *medians, unit, **target, rounds=len(seconds[ours]))
 
 
-def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> None:
-    """Run a command to its end, its output dropped. Raises CalledProcessError."""
-    subprocess.run(command, env=_environment(env), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
+    """Run a command to its end, in `folder`, its output dropped. Raises CalledProcessError."""
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    subprocess.run(command, env=_environment(env), cwd=folder, check=True, **quiet)
 
 
 def peak_bytes(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
