@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hashcli import backbones, comparing, indexing, library, search, text_search, training
 from hashcli.errors import UsageError
-from hashcli.evaluation import EvalReport, Summary
+from hashcli.eval_report import EvalReport, Summary
 from hashcli.indexing import IndexReport
 from hashcli.photos import escape
 from hashcli.progress import Progress, Silent

@@ -15,7 +15,7 @@ from hashcli.cli_completion import complete_method
 from hashcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from hashcli.evaluation import Summary
+    from hashcli.eval_report import Summary
     from hashcli.formats import Cell
 
 MEASURES = {
@@ -113,7 +113,7 @@ def evaluate(
     library with a share of the target held out.
     """
     from hashcli import backbones, comparing
-    from hashcli.evaluation import EvalReport
+    from hashcli.eval_report import EvalReport
     from hashcli.training import TrainOptions
     from hashcli.walking import WalkOptions
 

@@ -35,7 +35,8 @@ from hashcli.roots import domain_of
 from hashcli.walking import WalkOptions
 
 if TYPE_CHECKING:
-    from hashcli.evaluation import Coded, EvalReport, EvalRow, Observer, Trial
+    from hashcli.eval_report import EvalReport, EvalRow
+    from hashcli.evaluation import Coded, Observer, Trial
     from hashcli.evidence import Evidence, Side
     from hashcli.fitting import FittedHasher
     from hashcli.hasher import Hasher

@@ -12,7 +12,7 @@ import numpy as np
 from hashcli.evidence import DENSE, RESULTS, Evidence, Times
 
 if TYPE_CHECKING:
-    from hashcli.evaluation import Summary
+    from hashcli.eval_report import Summary
     from hashcli.evidence import Curve, Floats
 
 ENOUGH = 0.01  # mAP: a code length is enough when the best of all is less than this above it

@@ -17,7 +17,7 @@ from hashcli.thumbnails import Thumbnail, thumbnails
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hashcli.evaluation import EvalRow, Summary
+    from hashcli.eval_report import EvalRow, Summary
     from hashcli.progress import Progress
 
 SIZE = 160  # of thumbnails, in pixels

@@ -19,7 +19,7 @@ import typer
 from hashcli import cli, cli_commands, cli_output, registry, search
 from hashcli.cli_eval import show_measures
 from hashcli.errors import DamagedError, HashcliError, MachineError, RefusedError
-from hashcli.evaluation import Summary
+from hashcli.eval_report import Summary
 from hashcli.extraction import PhotoFailure
 from hashcli.library import Library
 from hashcli.search import Match, QueryResult

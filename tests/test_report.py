@@ -10,7 +10,7 @@ import pytest
 
 from hashcli import cli_eval, codes, figures, findings
 from hashcli.errors import MachineError, UsageError
-from hashcli.evaluation import EvalReport, EvalRow
+from hashcli.eval_report import EvalReport, EvalRow
 from hashcli.evidence import DENSE, Evidence, Side, Times
 from hashcli.metrics import measure
 from hashcli.progress import Silent
