@@ -18,13 +18,15 @@ from timing import Row, finish, machine, peak_bytes
 from hashcli.library import Library
 
 SEARCH = """import sys; from pathlib import Path; import numpy as np; from hashcli.gallery import Gallery
-with Gallery.open(Path(sys.argv[1])) as gallery:
-    gallery.records(gallery.search(np.zeros((1, gallery.n_bits // 8), np.uint8), 1002)[0][0])"""
+from hashcli.roots import Roots; from hashcli.ties import nearest_by_path
+with Gallery.open(Path(sys.argv[1])) as gallery, gallery.snapshot():
+    code = np.zeros((1, gallery.n_bits // 8), np.uint8)
+    gallery.records(nearest_by_path(gallery, Roots(gallery), code, 1002, None, 12)[0][0])"""
 INTRO = """\
     python benchmarks/memory.py
 
-The most that a whole process held. *Beyond the codes*: without the mapped codes themselves, which the system may take
-back whenever it likes."""
+The most that a whole process held. A search is that of a query for its 10 nearest. *Beyond the codes*: without the
+mapped codes themselves, which the system may take back whenever it likes."""
 
 
 def main() -> None:
