@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hashcli import gallery
+from campaigns import permissions, world
+from hashcli import cli, gallery
 from hashcli.errors import HashcliError, LibraryError, LockedError, MachineError
 from hashcli.gallery import Gallery
 from hashcli.indexing import index
@@ -127,6 +129,109 @@ def test_a_library_that_may_only_be_read_is_searched_and_refuses_writers(library
         run(Library.open(library.folder))
 
 
+def bound(work: Callable[[], str]) -> str:
+    """What `work` says in a process that permissions bind, whoever runs the tests."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            permissions.heed()
+            os.write(writing, work().encode())
+        except BaseException as error:
+            os.write(writing, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading, "rb") as pipe:
+        return pipe.read().decode()
+
+
+def after_two_photos(monkeypatch: pytest.MonkeyPatch, revoke: Callable[[], None]) -> None:
+    """When two photos were decoded: the walk is over, nothing is stored."""
+    decode, calls = tiny.decode_one, []
+
+    def one(file, size, fit):
+        calls.append(file)
+        if len(calls) == 3:
+            revoke()
+        return decode(file, size, fit)
+
+    monkeypatch.setattr(tiny, "decode_one", one)
+
+
+def test_photos_that_may_no_longer_be_read_in_the_middle_are_listed_and_the_others_indexed(
+    library, photos, monkeypatch
+):
+    before = held(library)
+    for number in range(100, 104):
+        tiny.noise(photos / f"{number}.png", number)
+        tiny.noise(photos / "below" / f"{number + 50}.png", number + 50)
+
+    def revoke() -> None:
+        (photos / "below").chmod(0)
+        (photos / "103.png").chmod(0)
+
+    def work() -> str:
+        report = run(library)
+        reasons = {failure.reason for failure in report.failed}
+        return f"{report.added} {len(report.failed)} {reasons} {verify(library, Silent())}"
+
+    with monkeypatch.context() as patch:
+        after_two_photos(patch, revoke)
+        added, failed, rest = bound(work).split(" ", 2)
+    assert int(added) + int(failed) == 8 and int(failed) >= 4 and rest == "{'permission denied'} []"
+    assert len(held(library)) == 12 + int(added)
+    assert bound(lambda: f"{run(library).gone} {len(held(library))}") == f"0 {12 + int(added)}", "none of them is gone"
+    (photos / "below").chmod(0o755)
+    (photos / "103.png").chmod(0o644)
+    assert run(library).added == int(failed)
+    assert before < held(library) and len(held(library)) == 20
+
+
+@pytest.mark.parametrize("part", ["gallery", "features", "identity", "generations", "."])
+def test_a_library_that_may_no_longer_be_written_in_the_middle_ends_the_run_and_loses_nothing(
+    library, photos, monkeypatch, part
+):
+    before = held(library)
+    for number in range(100, 140):
+        tiny.noise(photos / f"{number}.png", number)
+    folder = library.require().folder / "gallery" if part == "gallery" else library.folder / part
+    below = [folder, *folder.rglob("*")]
+    modes = {path: path.stat().st_mode for path in below}
+
+    def revoke() -> None:
+        for path in reversed(below):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+
+    def work() -> str:
+        code = cli.main(["index", "--quiet", "--library", str(library.folder)])
+        return f"{code} {len(held(library))}"
+
+    with monkeypatch.context() as patch:
+        after_two_photos(patch, revoke)
+        code, n_held = bound(work).split()
+    for path, mode in modes.items():
+        path.chmod(mode)
+    assert code in ("0", "4", "5"), "done where nothing new had to be opened there, else an error that says so"
+    assert len(before) <= int(n_held) <= len(before) + 40
+    assert verify(library, Silent()) == []
+    run(library)
+    assert len(held(library)) == len(before) + 40 and verify(library, Silent()) == []
+
+
+def test_what_may_not_be_read_of_a_library_is_named(library, photos, capfd):
+    for part in ("library.json", "current", "generations", "generations/g000001/gallery/data.mdb"):
+        path = library.folder / part
+        mode = path.stat().st_mode
+        path.chmod(0)
+        command = ["query", str(photos / "00.png"), "--library", str(library.folder)]
+        code = bound(lambda command=command: str(cli.main(command)))
+        path.chmod(mode)
+        said = capfd.readouterr().err
+        assert code in "45" and said.startswith("error: ") and "ermission" in said, (part, code, said)
+
+
 def test_a_library_on_a_network_folder_is_used_and_the_user_is_told(library, photos, monkeypatch):
     monkeypatch.setattr("hashcli.mounts._mounts", lambda: [("/", "ext4"), (str(library.folder), "nfs4")])
     said: list[str] = []
@@ -182,8 +287,6 @@ def _codes(library: Library) -> dict[bytes, bytes]:
 
 def test_a_gallery_whose_file_is_cut_while_it_is_read_ends_the_command_with_a_message(library, photos):
     """In a forked process: the system ends it."""
-    from campaigns import world
-
     data = Path(library.require().folder / "gallery" / "data.mdb")
     answer = world.ask("query", str(photos / "00.png"), "--library", str(library.folder))
     assert answer.code == 0
