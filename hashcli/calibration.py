@@ -2,7 +2,9 @@
 
 For every pair of a held-out photo and one of the others, codes give a distance and labels say whether they match.
 Isotonic regression (Zadrozny and Elkan, KDD 2002) turns the share of matches at each distance into probabilities
-that never rise with the distance. They hold for collections like the source: as many classes, photos like its own.
+that never rise with the distance. One photo more is counted as if distances said nothing about it, so that a dozen
+photos that were all found right are no certainty. The probabilities hold for collections like the source: as many
+classes, photos like its own. For other photos they may be far off, and nothing without labels tells how far.
 """
 
 from __future__ import annotations
@@ -79,5 +81,6 @@ def fit(held: Packed, held_labels: Ints, others: Packed, other_labels: Ints) -> 
     fitted = isotonic_regression(matching[seen] / pairs[seen], weights=pairs[seen], increasing=False).x
     # a distance that no pair had takes the probability of the next larger one that some had: the cautious side
     at: NDArray[np.intp] = np.minimum(np.searchsorted(seen, np.arange(len(pairs))), len(seen) - 1)
+    fitted = (len(asked) * fitted + matching.sum() / pairs.sum()) / (len(asked) + 1)
     probability = np.round(np.clip(fitted, 0, 1), 4)[at]
     return Calibration(tuple(probability.tolist()), len(asked), int(pairs.sum()))

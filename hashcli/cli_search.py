@@ -59,7 +59,7 @@ def query(
         typer.Option(
             "--confidence",
             help="Add a column with the probability that a photo matches the query, as between labeled photos of the "
-            "source; too high where photos look different from these.",
+            "source; may be far off where photos look different.",
         ),
     ] = False,
     min_confidence: Annotated[
@@ -157,7 +157,7 @@ def query(
     shown.show(results, output.opened(library), talk)
     sure = confidence or min_confidence is not None
     if show_results(results, form or ("paths" if null else None), header, null, confidence=sure):
-        talk.say("confidence was measured between labeled photos; where photos look different, it may be far too high")
+        talk.say("confidence was measured between labeled photos; where photos look different, it may be far off")
     _say_folded(sum(result.folded for result in results), talk)
     _finish(results, report, talk)
 

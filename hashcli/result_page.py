@@ -19,7 +19,7 @@ KEYS = (
     ("← → ↑ ↓", "move"), ("Enter", "open the photo"), ("/", "filter"), ("Esc", "all again"),
     ("n p", "next and previous query"),
 )  # fmt: skip
-CONFIDENCE = "probability of a match between labeled photos; less between photos that look different"
+CONFIDENCE = "probability of a match, as between labeled photos; may be far off where photos look different"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ def _card(match: Match, picture: Thumbnail | None) -> str:
     folder, _, name = match.path.rpartition(b"/")
     label = f'<span class="label" title="{text(match.label)}">{text(match.label)}</span>' if match.label else ""
     searched = text(f"{match.label or ''} ") + text(match.path)
-    facts = [f'<span title="Hamming distance: bits that differ">{match.distance} bits</span>']
+    facts = [
+        f'<span title="Hamming distance: bits that differ">{match.distance} bit{"s" * (match.distance != 1)}</span>'
+    ]
     facts += [f'<span title="similarity">{match.similarity:.2f}</span>']
     if match.confidence is not None:
         facts += [f'<span title="{CONFIDENCE}">{match.confidence:.0%}</span>']
