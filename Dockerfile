@@ -9,7 +9,7 @@ COPY constraints.txt pyproject.toml setup.py README.md LICENSE ./
 COPY hashcli hashcli
 COPY plugins plugins
 RUN python -m venv /opt/hashcli \
- && /opt/hashcli/bin/pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch torchvision \
+ && /opt/hashcli/bin/pip install --no-cache-dir -c constraints.txt ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} torch torchvision \
  && /opt/hashcli/bin/pip install --no-cache-dir -c constraints.txt '.[heic,text,watch]'
 
 FROM python:3.12-slim
