@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from campaigns.results import write
+from hashcli.checksums import plane_sums
 from hashcli.errors import DamagedError
 from hashcli.records import Record, decode_record, encode_record
-from hashcli.scan import plane_sums
 
 
 def main() -> int:

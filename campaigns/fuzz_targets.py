@@ -117,7 +117,14 @@ def gallery_reader(folder: Path) -> Target:
     corpus = []
     for place, (name, _, value) in enumerate(stored):
         corpus.append(bytes([place]) + (value[:4] + value[8:] if name == b"blocks" else value[:-4]))
-    watched = ("hashcli.blocks", "hashcli.chain", "hashcli.gallery", "hashcli.records", "hashcli.tables")
+    watched = (
+        "hashcli.block_search",
+        "hashcli.blocks",
+        "hashcli.chain",
+        "hashcli.gallery",
+        "hashcli.records",
+        "hashcli.tables",
+    )
     return Target(run, corpus, watched)
 
 
@@ -125,7 +132,7 @@ def _sealed(name: bytes, key: bytes, data: bytes) -> bytes:
     if name != b"blocks":
         return seals.seal((name if name in (b"paths", b"digests") else b"") + key, data)
     magic, rest = data[:4], data[4:]
-    header = rest[: blocks._header_size(8) - 8]
+    header = rest[: (blocks.header_size(8) if any(rest[8:12]) else 148) - 8]  # tombstones count where there are any
     return magic + struct.pack("<I", zlib.crc32(header, zlib.crc32(key))) + rest
 
 

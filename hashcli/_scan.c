@@ -1,12 +1,13 @@
-/* The inner loop of hashcli.scan: the same answers as the numpy kernel there, at the speed of memory.
+/* The inner loop of hashcli.scan: the same answers as the numpy kernel (hashcli.scan_numpy), at the speed of memory.
 
-A block is taken in tiles of one word per checksum lane. The first query of all adds the tile to the lanes while it
-is compared; for the others the tile lies in the first-level cache by then. What depends on the processor is only how
-eight slots are compared; everything else is plain C. */
+A block is taken in tiles: the first look at a tile, from memory, sums it for the checksum (hashcli.checksums), and by
+the second, which compares it with each query, it lies in the first-level cache. What depends on the processor is only
+how eight slots are compared and how words are added; everything else is plain C. */
 
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #include <Python.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,9 @@ eight slots are compared; everything else is plain C. */
 #include <immintrin.h>
 #endif
 
-enum { LANES = 1023, MOST_WORDS = 16, SUMS = 16 /* bytes per plane */ };
+enum { SEGMENT = 128, TILE = 8 * SEGMENT, MOST_WORDS = 16 };
+
+static const uint64_t FACTOR = 0x9E3779B97F4A7C15; /* of hashcli.checksums */
 
 /* Processors foresee no reads beyond the page that they are in. */
 #define ASK_AHEAD(words) __builtin_prefetch((const char *)(words) + 8192)
@@ -25,44 +28,46 @@ enum { LANES = 1023, MOST_WORDS = 16, SUMS = 16 /* bytes per plane */ };
 typedef uint64_t __attribute__((aligned(1), may_alias)) word;
 
 /* Bit i of marks: the code of slot i differs from the query in fewer than `limit` bits. Whole bytes only: n is a
-   multiple of 8. `stride` words lie between the planes. Where there are lanes, LANES per plane, slot i's words are
-   added to lane i on the way. */
+   multiple of 8. `stride` words lie between the planes. */
 typedef void below_function(const word *words, Py_ssize_t stride, int n_words, const word *query, Py_ssize_t n,
-                            int64_t limit, uint8_t *marks, uint64_t *lanes);
+                            int64_t limit, uint8_t *marks);
 
-/* Constants let compilers drop the loop over one word, and the question whether to add. */
+/* The sum of n words, modulo 2**64. */
+typedef uint64_t total_function(const word *words, Py_ssize_t n);
+
+/* The constant 1 lets compilers drop the loop over words. */
 #define DEFINE_BELOW(name, attribute, eight)                                                                  \
     attribute static void name(const word *words, Py_ssize_t stride, int n_words, const word *query,          \
-                               Py_ssize_t n, int64_t limit, uint8_t *marks, uint64_t *lanes)                  \
+                               Py_ssize_t n, int64_t limit, uint8_t *marks)                                   \
     {                                                                                                         \
-        if (n_words == 1 && lanes)                                                                            \
+        if (n_words == 1)                                                                                     \
             for (Py_ssize_t i = 0; i < n; i += 8)                                                             \
-                marks[i / 8] = eight(words + i, stride, 1, query, limit, lanes + i);                          \
-        else if (n_words == 1)                                                                                \
-            for (Py_ssize_t i = 0; i < n; i += 8)                                                             \
-                marks[i / 8] = eight(words + i, stride, 1, query, limit, NULL);                               \
-        else if (lanes)                                                                                       \
-            for (Py_ssize_t i = 0; i < n; i += 8)                                                             \
-                marks[i / 8] = eight(words + i, stride, n_words, query, limit, lanes + i);                    \
+                marks[i / 8] = eight(words + i, stride, 1, query, limit);                                     \
         else                                                                                                  \
             for (Py_ssize_t i = 0; i < n; i += 8)                                                             \
-                marks[i / 8] = eight(words + i, stride, n_words, query, limit, NULL);                         \
+                marks[i / 8] = eight(words + i, stride, n_words, query, limit);                               \
+    }
+
+/* Compilers make vectors of it. */
+#define DEFINE_TOTAL(name, attribute)                                                                         \
+    attribute static uint64_t name(const word *words, Py_ssize_t n)                                           \
+    {                                                                                                         \
+        uint64_t total = 0;                                                                                   \
+        for (Py_ssize_t i = 0; i < n; i += 8)                                                                 \
+            ASK_AHEAD(words + i);                                                                             \
+        for (Py_ssize_t i = 0; i < n; i++)                                                                    \
+            total += words[i];                                                                                \
+        return total;                                                                                         \
     }
 
 #define DEFINE_EIGHT_SCALAR(name, attribute)                                                                  \
     attribute static inline uint8_t name(const word *words, Py_ssize_t stride, int n_words, const word *query, \
-                                         int64_t limit, uint64_t *lanes)                                      \
+                                         int64_t limit)                                                       \
     {                                                                                                         \
         int sums[8] = {0}, byte = 0;                                                                          \
-        for (int w = 0; w < n_words; w++) {                                                                   \
-            if (lanes)                                                                                        \
-                ASK_AHEAD(words + w * stride);                                                                \
-            for (int j = 0; j < 8; j++) {                                                                     \
-                if (lanes)                                                                                    \
-                    lanes[w * LANES + j] += words[w * stride + j];                                            \
+        for (int w = 0; w < n_words; w++)                                                                     \
+            for (int j = 0; j < 8; j++)                                                                       \
                 sums[j] += __builtin_popcountll(words[w * stride + j] ^ query[w]);                            \
-            }                                                                                                 \
-        }                                                                                                     \
         for (int j = 0; j < 8; j++)                                                                           \
             byte |= (sums[j] < limit) << j;                                                                   \
         return (uint8_t)byte;                                                                                 \
@@ -70,6 +75,7 @@ typedef void below_function(const word *words, Py_ssize_t stride, int n_words, c
 
 DEFINE_EIGHT_SCALAR(eight_plain, )
 DEFINE_BELOW(below_plain, , eight_plain)
+DEFINE_TOTAL(total_plain, )
 
 #if X86
 #define POPCNT __attribute__((target("popcnt")))
@@ -93,15 +99,11 @@ AVX2 static inline __m256i byte_ones_avx2(__m256i v)
 }
 
 AVX2 static inline unsigned four_avx2(const word *words, Py_ssize_t stride, int n_words, const word *query,
-                                      int64_t limit, uint64_t *lanes)
+                                      int64_t limit)
 {
     __m256i ones = _mm256_setzero_si256();
     for (int w = 0; w < n_words; w++) {
         __m256i v = _mm256_loadu_si256((const __m256i *)(words + w * stride));
-        if (lanes) {
-            __m256i *lane = (__m256i *)(lanes + w * LANES);
-            _mm256_storeu_si256(lane, _mm256_add_epi64(_mm256_loadu_si256(lane), v));
-        }
         v = _mm256_xor_si256(v, _mm256_set1_epi64x((long long)query[w]));
         ones = _mm256_add_epi8(ones, byte_ones_avx2(v));
     }
@@ -110,25 +112,14 @@ AVX2 static inline unsigned four_avx2(const word *words, Py_ssize_t stride, int 
 }
 
 AVX2 static inline uint8_t eight_avx2(const word *words, Py_ssize_t stride, int n_words, const word *query,
-                                      int64_t limit, uint64_t *lanes)
+                                      int64_t limit)
 {
-    for (int w = 0; lanes && w < n_words; w++)
-        ASK_AHEAD(words + w * stride);
-    unsigned low = four_avx2(words, stride, n_words, query, limit, lanes);
-    return (uint8_t)(low | four_avx2(words + 4, stride, n_words, query, limit, lanes ? lanes + 4 : NULL) << 4);
+    unsigned low = four_avx2(words, stride, n_words, query, limit);
+    return (uint8_t)(low | four_avx2(words + 4, stride, n_words, query, limit) << 4);
 }
 
 DEFINE_BELOW(below_avx2, AVX2, eight_avx2)
-
-AVX512 static inline __m512i loaded_avx512(const word *words, uint64_t *lanes)
-{
-    __m512i v = _mm512_loadu_si512(words);
-    if (lanes) {
-        ASK_AHEAD(words);
-        _mm512_storeu_si512(lanes, _mm512_add_epi64(_mm512_loadu_si512(lanes), v));
-    }
-    return v;
-}
+DEFINE_TOTAL(total_avx2, AVX2)
 
 AVX512 static inline __m512i byte_ones_avx512(__m512i v)
 {
@@ -140,12 +131,11 @@ AVX512 static inline __m512i byte_ones_avx512(__m512i v)
 }
 
 AVX512 static inline uint8_t eight_avx512(const word *words, Py_ssize_t stride, int n_words, const word *query,
-                                          int64_t limit, uint64_t *lanes)
+                                          int64_t limit)
 {
     __m512i ones = _mm512_setzero_si512();
     for (int w = 0; w < n_words; w++) {
-        __m512i v = loaded_avx512(words + w * stride, lanes ? lanes + w * LANES : NULL);
-        v = _mm512_xor_si512(v, _mm512_set1_epi64((long long)query[w]));
+        __m512i v = _mm512_xor_si512(_mm512_loadu_si512(words + w * stride), _mm512_set1_epi64((long long)query[w]));
         ones = _mm512_add_epi8(ones, byte_ones_avx512(v));
     }
     return _mm512_cmplt_epi64_mask(_mm512_sad_epu8(ones, _mm512_setzero_si512()), _mm512_set1_epi64(limit));
@@ -154,12 +144,11 @@ AVX512 static inline uint8_t eight_avx512(const word *words, Py_ssize_t stride, 
 DEFINE_BELOW(below_avx512, AVX512, eight_avx512)
 
 VPOPCNT static inline uint8_t eight_vpopcnt(const word *words, Py_ssize_t stride, int n_words, const word *query,
-                                            int64_t limit, uint64_t *lanes)
+                                            int64_t limit)
 {
     __m512i sum = _mm512_setzero_si512();
     for (int w = 0; w < n_words; w++) {
-        __m512i v = loaded_avx512(words + w * stride, lanes ? lanes + w * LANES : NULL);
-        v = _mm512_xor_si512(v, _mm512_set1_epi64((long long)query[w]));
+        __m512i v = _mm512_xor_si512(_mm512_loadu_si512(words + w * stride), _mm512_set1_epi64((long long)query[w]));
         sum = _mm512_add_epi64(sum, _mm512_popcnt_epi64(v));
     }
     return _mm512_cmplt_epi64_mask(sum, _mm512_set1_epi64(limit));
@@ -171,14 +160,15 @@ DEFINE_BELOW(below_vpopcnt, VPOPCNT, eight_vpopcnt)
 static const struct kernel {
     const char *name;
     below_function *below;
+    total_function *total;
 } kernels[] = {
 #if X86
-    {"c-avx512-vpopcnt", below_vpopcnt},
-    {"c-avx512", below_avx512},
-    {"c-avx2", below_avx2},
-    {"c-popcount", below_popcnt},
+    {"c-avx512-vpopcnt", below_vpopcnt, total_avx2},
+    {"c-avx512", below_avx512, total_avx2},
+    {"c-avx2", below_avx2, total_avx2},
+    {"c-popcount", below_popcnt, total_plain},
 #endif
-    {"c-plain", below_plain},
+    {"c-plain", below_plain, total_plain},
 };
 enum { N_KERNELS = sizeof kernels / sizeof *kernels };
 
@@ -209,10 +199,8 @@ struct search {
     Py_ssize_t n_words, n_queries, n_bins, k;
     uint64_t *queries;            /* rows of n_words words */
     int64_t *limits, *histograms; /* per query; rows of n_bins */
-    uint32_t *multipliers;
     struct find *finds;
     Py_ssize_t n_finds, room;
-    uint64_t lanes[MOST_WORDS * LANES];
 };
 
 static const char CAPSULE[] = "hashcli._scan.search";
@@ -239,23 +227,20 @@ static int distance(const word *words, Py_ssize_t stride, int n_words, const wor
     return sum;
 }
 
-/* Compare a tile of n <= LANES slots, whose planes are `stride` words apart, with query q; 0 when memory ran out. */
+/* Compare a tile of n <= TILE slots, whose planes are `stride` words apart, with query q; 0 when memory ran out. */
 static int compare(struct search *s, Py_ssize_t q, const word *words, Py_ssize_t stride, Py_ssize_t n, int64_t slot,
                    const uint8_t *live)
 {
-    uint64_t marks[LANES / 64 + 1] = {0};
+    uint64_t marks[TILE / 64] = {0};
     const word *query = s->queries + q * s->n_words;
     int n_words = (int)s->n_words;
     Py_ssize_t whole = n - n % 8;
     int64_t limit = s->limits[q], inside = -1;
 
-    s->kernel->below(words, stride, n_words, query, whole, limit, (uint8_t *)marks, q ? NULL : s->lanes);
-    for (Py_ssize_t i = whole; i < n; i++) {
-        for (int w = 0; w < n_words && !q; w++)
-            s->lanes[w * LANES + i] += words[w * stride + i];
+    s->kernel->below(words, stride, n_words, query, whole, limit, (uint8_t *)marks);
+    for (Py_ssize_t i = whole; i < n; i++)
         if (distance(words + i, stride, n_words, query) < limit)
             ((uint8_t *)marks)[i / 8] |= (uint8_t)(1 << i % 8);
-    }
     for (Py_ssize_t m = 0; m <= (n - 1) / 64; m++)
         for (uint64_t left = marks[m]; left; left &= left - 1) {
             Py_ssize_t i = m * 64 + __builtin_ctzll(left);
@@ -267,7 +252,7 @@ static int compare(struct search *s, Py_ssize_t q, const word *words, Py_ssize_t
                 for (int64_t below = 0; below < limit; below++)
                     inside += s->histograms[q * s->n_bins + below];
                 if (s->room - s->n_finds < n) {
-                    Py_ssize_t room = 2 * s->room + LANES;
+                    Py_ssize_t room = 2 * s->room + TILE;
                     struct find *finds = realloc(s->finds, (size_t)room * sizeof *finds);
                     if (!finds)
                         return 0;
@@ -279,25 +264,24 @@ static int compare(struct search *s, Py_ssize_t q, const word *words, Py_ssize_t
     return 1;
 }
 
-/* A whole block of n slots, its sums into `sums`; 0 when memory ran out. */
+/* A whole block of n slots, its checksums into `sums`; 0 when memory ran out. */
 static int run(struct search *s, const word *words, Py_ssize_t n, int64_t slot, const uint8_t *live, uint64_t *sums)
 {
-    memset(s->lanes, 0, (size_t)(s->n_words * LANES) * sizeof *s->lanes);
-    for (Py_ssize_t start = 0; start < n; start += LANES) {
-        Py_ssize_t here = n - start < LANES ? n - start : LANES;
+    /* one query need not find the tile in the cache again: the shorter, the better reads and sums overlap */
+    Py_ssize_t tile = s->n_queries > 1 ? TILE : SEGMENT;
+    uint64_t factor = 1;
+    memset(sums, 0, (size_t)s->n_words * sizeof *sums);
+    for (Py_ssize_t start = 0; start < n; start += tile) {
+        Py_ssize_t end = n - start < tile ? n : start + tile;
+        for (Py_ssize_t segment = start; segment < end; segment += SEGMENT, factor *= FACTOR)
+            for (Py_ssize_t w = 0; w < s->n_words; w++) {
+                Py_ssize_t length = end - segment < SEGMENT ? end - segment : SEGMENT;
+                uint64_t total = s->kernel->total(words + w * n + segment, length);
+                sums[w] += (total ^ total >> 32) * factor;
+            }
         for (Py_ssize_t q = 0; q < s->n_queries; q++)
-            if (!compare(s, q, words + start, n, here, slot + start, live ? live + start : NULL))
+            if (!compare(s, q, words + start, n, end - start, slot + start, live ? live + start : NULL))
                 return 0;
-    }
-    for (Py_ssize_t w = 0; w < s->n_words; w++) {
-        const uint64_t *lanes = s->lanes + w * LANES;
-        uint64_t lower = 0, upper = 0;
-        for (Py_ssize_t i = 0; i < LANES; i++) {
-            lower += (lanes[i] & UINT32_MAX) * s->multipliers[i];
-            upper += (lanes[i] >> 32) * s->multipliers[i];
-        }
-        sums[2 * w] = lower + (upper << 32);
-        sums[2 * w + 1] = upper;
     }
     return 1;
 }
@@ -308,7 +292,6 @@ static void dispose(struct search *s)
         free(s->queries);
         free(s->limits);
         free(s->histograms);
-        free(s->multipliers);
         free(s->finds);
         free(s);
     }
@@ -325,13 +308,13 @@ static void *copied(const Py_buffer *from)
 static PyObject *start(PyObject *module, PyObject *args)
 {
     (void)module;
-    Py_buffer queries = {0}, limits = {0}, multipliers = {0};
+    Py_buffer queries = {0}, limits = {0};
     PyObject *result = NULL;
     const char *name;
     struct search *s = calloc(1, sizeof *s);
     if (!s)
         return PyErr_NoMemory();
-    if (!PyArg_ParseTuple(args, "sny*y*ny*", &name, &s->n_words, &queries, &limits, &s->k, &multipliers))
+    if (!PyArg_ParseTuple(args, "sny*y*n", &name, &s->n_words, &queries, &limits, &s->k))
         goto done;
     for (int i = 0; i < N_KERNELS; i++)
         if (!strcmp(name, kernels[i].name) && supported(&kernels[i]))
@@ -339,15 +322,14 @@ static PyObject *start(PyObject *module, PyObject *args)
     s->n_queries = limits.len / 8;
     s->n_bins = 64 * s->n_words + 1;
     if (!s->kernel || s->n_words < 1 || s->n_words > MOST_WORDS || s->k < 0 || s->n_queries < 1 ||
-        s->n_queries > INT32_MAX || queries.len != s->n_queries * s->n_words * 8 ||
-        multipliers.len != LANES * 4) {
+        s->n_queries > INT32_MAX || queries.len != s->n_queries * s->n_words * 8) {
         PyErr_Format(PyExc_ValueError, "no such kernel here, or arrays that do not fit together: %s", name);
         goto done;
     }
-    s->queries = copied(&queries), s->limits = copied(&limits), s->multipliers = copied(&multipliers);
+    s->queries = copied(&queries), s->limits = copied(&limits);
     s->histograms = calloc((size_t)(s->n_queries * s->n_bins) + 1, sizeof *s->histograms);
-    s->finds = malloc(LANES * sizeof *s->finds), s->room = LANES;
-    if (!s->queries || !s->limits || !s->multipliers || !s->histograms || !s->finds)
+    s->finds = malloc(TILE * sizeof *s->finds), s->room = TILE;
+    if (!s->queries || !s->limits || !s->histograms || !s->finds)
         PyErr_NoMemory();
     else
         result = PyCapsule_New(s, CAPSULE, destroy);
@@ -356,7 +338,6 @@ done:
         dispose(s);
     PyBuffer_Release(&queries);
     PyBuffer_Release(&limits);
-    PyBuffer_Release(&multipliers);
     return result;
 }
 
@@ -365,7 +346,7 @@ static PyObject *block(PyObject *module, PyObject *const *args, Py_ssize_t n_arg
     (void)module;
     Py_buffer words = {0}, live = {0};
     PyObject *result = NULL;
-    uint64_t sums[2 * MOST_WORDS];
+    uint64_t sums[MOST_WORDS];
     struct search *s = n_args == 4 ? PyCapsule_GetPointer(args[0], CAPSULE) : NULL;
     if (!s) {
         if (!PyErr_Occurred())
@@ -386,10 +367,82 @@ static PyObject *block(PyObject *module, PyObject *const *args, Py_ssize_t n_arg
     Py_BEGIN_ALLOW_THREADS
     ok = run(s, words.buf, n, slot, live.obj ? live.buf : NULL, sums);
     Py_END_ALLOW_THREADS
-    result = ok ? PyBytes_FromStringAndSize((const char *)sums, SUMS * s->n_words) : PyErr_NoMemory();
+    result = ok ? PyBytes_FromStringAndSize((const char *)sums, 8 * s->n_words) : PyErr_NoMemory();
 done:
     PyBuffer_Release(&words);
     PyBuffer_Release(&live);
+    return result;
+}
+
+/* Of zlib.crc32. */
+static uint32_t crc_table[256];
+
+static void fill_crc_table(void)
+{
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        uint32_t crc = byte;
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320 : 0);
+        crc_table[byte] = crc;
+    }
+}
+
+static uint32_t crc32_of(uint32_t crc, const uint8_t *bytes, Py_ssize_t n)
+{
+    crc = ~crc;
+    for (Py_ssize_t i = 0; i < n; i++)
+        crc = crc >> 8 ^ crc_table[(crc ^ bytes[i]) & 0xFF];
+    return ~crc;
+}
+
+/* As in hashcli.blocks, which tells what else a header may be, and what is wrong with it. */
+struct header {
+    char magic[4];
+    uint32_t crc;
+    uint16_t version, planes;
+    uint32_t slots, removed;
+    uint64_t sums[MOST_WORDS];
+} __attribute__((packed));
+
+/* Is this, `length` bytes long, the header of block `number` with `slots` slots, none of which was removed? */
+static int usual(const uint8_t *bytes, Py_ssize_t length, int64_t number, Py_ssize_t n_words, int64_t slots)
+{
+    const Py_ssize_t checked = offsetof(struct header, version), fixed = sizeof(struct header);
+    struct header h;
+    uint8_t key[8];
+    memcpy(&h, bytes, sizeof h);
+    for (int i = 0; i < 8; i++)
+        key[i] = (uint8_t)(number >> 8 * (7 - i));
+    return !memcmp(h.magic, "HCBK", 4) && h.version == 1 && h.planes == n_words && h.slots == slots && !h.removed &&
+           h.crc == crc32_of(crc32_of(0, key, 8), bytes + checked, fixed - checked) && !bytes[fixed] &&
+           !memcmp(bytes + fixed, bytes + fixed + 1, (size_t)(length - fixed - 1)); /* zeros up to the planes */
+}
+
+static PyObject *stored(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *capsule, *result = NULL;
+    Py_buffer value;
+    Py_ssize_t length, n;
+    long long number, slot;
+    if (!PyArg_ParseTuple(args, "OLLny*n", &capsule, &number, &slot, &n, &value, &length))
+        return NULL;
+    struct search *s = PyCapsule_GetPointer(capsule, CAPSULE);
+    const uint8_t *bytes = value.buf;
+    if (s && length > (Py_ssize_t)sizeof(struct header) && value.len == length + 8 * s->n_words * n &&
+        usual(bytes, length, number, s->n_words, n)) {
+        uint64_t sums[MOST_WORDS];
+        int ok;
+        Py_BEGIN_ALLOW_THREADS
+        ok = run(s, (const word *)(bytes + length), n, slot, NULL, sums);
+        Py_END_ALLOW_THREADS
+        int same = !memcmp(bytes + offsetof(struct header, sums), sums, 8 * (size_t)s->n_words);
+        result = ok ? PyBool_FromLong(same) : PyErr_NoMemory();
+    } else if (s) {
+        Py_INCREF(Py_None);
+        result = Py_None;
+    }
+    PyBuffer_Release(&value);
     return result;
 }
 
@@ -420,12 +473,19 @@ static PyObject *names(PyObject *module, PyObject *unused)
 
 static PyMethodDef methods[] = {
     {"names", names, METH_NOARGS, "The kernels that this processor runs, fastest first."},
-    {"start", start, METH_VARARGS, "A search with a kernel: n_words, queries, limits, k (0: all), multipliers."},
+    {"start", start, METH_VARARGS, "A search with a kernel: n_words, queries, limits, k (0: all)."},
     {"block", (PyCFunction)(void (*)(void))block, METH_FASTCALL, "A search takes in a block -> the block's sums."},
+    {"stored", stored, METH_VARARGS,
+     "A search takes in a block as it is stored: its number, first slot, slots, value, bytes of its header.\n\n"
+     "None: it is not the usual kind, and was not taken in; else whether its words have the sums in its header."},
     {"finds", finds, METH_O, "What a search has found so far: (slot, query, distance) each; and its limits."},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "hashcli._scan", NULL, 0, methods, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__scan(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__scan(void)
+{
+    fill_crc_table();
+    return PyModule_Create(&module);
+}

@@ -5,25 +5,24 @@ A slot is given once and never again; a removed one stays as a tombstone in its 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from hashcli import codes, salvage
+from hashcli import block_search, codes, gallery_header, salvage
 from hashcli.checking import contradictions
 from hashcli.codes import Packed
 from hashcli.environment import Environment, Transaction
-from hashcli.errors import DamagedError, LibraryError, NewerFormatError
+from hashcli.errors import DamagedError, LibraryError
+from hashcli.gallery_header import Header
 from hashcli.mounts import is_network_folder
 from hashcli.pages import structure
 from hashcli.records import Domain, Record, Root, path_key
 from hashcli.salvage import Salvaged
 from hashcli.scan import Ints, TopK
-from hashcli.seals import damaged, seal, unseal
 from hashcli.store import GalleryInfo, Slots, Store
 from hashcli.tables import DATABASES, Tables
 
@@ -31,9 +30,7 @@ __all__ = ["Gallery", "GalleryInfo", "Record", "Root", "Store", "is_network_fold
 
 T = TypeVar("T")
 
-FORMAT, VERSION = "hashcli-gallery", 1
 BLOCK_SLOTS = 16384  # of new galleries; each gallery keeps its own
-_FORMAT_KEY = b"format"
 _BYTES_PER_PHOTO = 600  # in all databases, pages half full
 
 
@@ -44,10 +41,8 @@ class Gallery:
         self._folder, self._environment, self._write = folder, environment, write
         self._pinned: Tables | None = None
         with environment.read() as txn:
-            header = _header(txn.get(_FORMAT_KEY, db=environment.databases["meta"]), folder)
-        self._n_bits: int = header["n_bits"]
-        self._hasher_digest: str = header["hasher_digest"]
-        self._capacity: int = header["block_slots"]
+            header = gallery_header.decode(txn.get(gallery_header.KEY, db=environment.databases["meta"]), folder)
+        self._n_bits, self._hasher_digest, self._capacity = header
 
     @classmethod
     def create(cls, folder: Path, n_bits: int, hasher_digest: str) -> Gallery:
@@ -57,11 +52,10 @@ class Gallery:
         if (folder / "data.mdb").exists():
             raise LibraryError(f"{folder} already holds a gallery")
         environment = Environment.open(folder, DATABASES, create=True)
-        header = {"format": FORMAT, "version": VERSION, "n_bits": n_bits, "hasher_digest": hasher_digest}
-        value = seal(_FORMAT_KEY, json.dumps(header | {"block_slots": BLOCK_SLOTS}).encode())
+        header = gallery_header.encode(Header(n_bits, hasher_digest, BLOCK_SLOTS))
 
         def work(txn: Transaction) -> None:
-            txn.put(_FORMAT_KEY, value, db=environment.databases["meta"])
+            txn.put(gallery_header.KEY, header, db=environment.databases["meta"])
             Tables(txn, environment.databases, BLOCK_SLOTS, codes.n_words(n_bits)).create()
 
         environment.commit(work)
@@ -120,7 +114,9 @@ class Gallery:
         size = sum(file.stat().st_blocks * 512 for file in self._folder.iterdir())
         with self._read() as tables:
             counts = tables.counts()
-        return GalleryInfo(counts.photos, counts.slots, counts.roots, self._n_bits, self._hasher_digest, size, VERSION)
+        return GalleryInfo(
+            counts.photos, counts.slots, counts.roots, self._n_bits, self._hasher_digest, size, gallery_header.VERSION
+        )
 
     def roots(self) -> list[Root]:
         """All roots by id."""
@@ -256,11 +252,8 @@ class Gallery:
         checksum while it is searched; raises DamagedError.
         """
         codes.check_packed(packed, self._n_bits)
-        top = TopK(codes.to_words(packed), k, radius)
         with self._read() as tables:
-            for block in tables.blocks():
-                block.check(top.block(block.first_slot, block.planes, block.live()))
-        return top.result()
+            return block_search.search(tables, self._capacity, TopK(codes.to_words(packed), k, radius))
 
     @contextmanager
     def _read(self) -> Iterator[Tables]:
@@ -284,25 +277,3 @@ def _path_keys(records: Sequence[Record]) -> list[bytes]:
     if len(set(keys)) < len(keys):
         raise ValueError("a path comes twice in one batch")
     return keys
-
-
-def _header(value: bytes | memoryview | None, folder: Path) -> dict[str, Any]:
-    """The format's own description, checked. Raises DamagedError, NewerFormatError."""
-    what = f"the format of the gallery in {folder}"
-    if value is None:
-        raise damaged(what, "it is missing")
-    try:
-        header = json.loads(unseal(_FORMAT_KEY, value, what))
-    except ValueError:
-        raise damaged(what, "it is no JSON") from None
-    if not isinstance(header, dict) or header.get("format") != FORMAT or type(header.get("version")) is not int:
-        raise damaged(what, f"it is not {FORMAT}")
-    if header["version"] > VERSION:
-        raise NewerFormatError(
-            f"{folder} has {FORMAT} {header['version']}; this hashcli reads up to {VERSION}", "upgrade hashcli"
-        )
-    kinds = {"n_bits": int, "hasher_digest": str, "block_slots": int}
-    wrong = any(type(header.get(name)) is not kind for name, kind in kinds.items())
-    if wrong or header["n_bits"] not in range(16, 1025, 8) or header["block_slots"] not in range(8, 2**20 + 1, 8):
-        raise damaged(what, "its values cannot be")
-    return header

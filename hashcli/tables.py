@@ -11,6 +11,7 @@ roots    id -> root                                 meta     format, counts, tra
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -128,17 +129,18 @@ class Tables(Ledger):
 
     def block(self, number: int, total: int) -> Block:
         """Block `number` of a gallery of `total` slots, its words unread. Raises DamagedError."""
-        return self._block(number, self._get("blocks", blocks.key(number)), total)
+        return self.decoded(number, self._get("blocks", blocks.key(number)), total)
 
-    def blocks(self) -> Iterator[Block]:
-        """All blocks in order, their words unread. Raises DamagedError."""
-        total = self.slots()
-        values = iter(self._cursor("blocks").iternext(keys=False))
-        for number in range(-(-total // self._capacity)):
-            # a lost one shows in the key that the next one's header was sealed with
-            yield self._block(number, next(values, None), total)
+    def block_values(self, total: int) -> Iterator[memoryview | None]:
+        """All blocks of a gallery of `total` slots as they lie in the map, for `decoded`; None for what is missing.
 
-    def _block(self, number: int, value: memoryview | None, total: int) -> Block:
+        A lost one in between shows in the key that the next one's header was sealed with.
+        """
+        values = self._cursor("blocks").iternext(keys=False)
+        return itertools.islice(itertools.chain(values, itertools.repeat(None)), -(-total // self._capacity))
+
+    def decoded(self, number: int, value: memoryview | None, total: int) -> Block:
+        """The value of block `number` as a block, its words unread. Raises DamagedError."""
         if value is None:
             raise damaged(f"block {number} of the gallery", "it is missing")
         block = blocks.decode(number, value, self._capacity, self._n_words)

@@ -7,7 +7,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import lmdb
 import numpy as np
 
-HEADER, SLOTS = 2352, 16384  # of a block
+HEADER, SLOTS = 2224, 16384  # of a block
 PATH_SIZE, PATH = slice(41, 43), 45  # in a record
 
 

@@ -1,0 +1,100 @@
+"""The kernel of `scan` that is always there: each block in a few passes of numpy over what the caches hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hashcli.checksums import SEGMENT, Mismatch, folded, sum_segments
+from hashcli.codes import Words
+
+Ints = NDArray[np.int64]
+
+_COMPARED_AT_ONCE = 64  # folding the sums of one block takes nearly as long
+
+
+class NumpyScan:
+    """A search under way. `limits` (q,): distances count only below; `k` nearest (None: all).
+
+    A block takes as long as a hundred calls of numpy on nothing at all, so each of them counts.
+    """
+
+    def __init__(self, queries: Words, limits: Ints, k: int | None) -> None:
+        n_words, n_queries = queries.shape
+        self._k, self._unlimited = k, 64 * n_words + 1
+        self._queries = [list(query) for query in queries.T]
+        self._limits: list[int] = limits.tolist()
+        self._nearest: list[list[int]] = [[]] * n_queries  # the k least distances so far, ascending
+        self._found: list[list[tuple[int, Ints, NDArray[Any]]]] = [[] for _ in range(n_queries)]
+        self._unchecked: list[tuple[int, bytes]] = []  # their sums are in self._segments
+        self._resize(n_words, 0)
+
+    def block(self, first_slot: int, words: Words, live: NDArray[np.bool_] | None, sums: bytes | None) -> None:
+        """Take in planar words (n_words, n). Raises Mismatch, perhaps only some blocks later."""
+        n_words, n = words.shape
+        if n != self._size:
+            self._check()
+            self._resize(n_words, n)
+        differing, ones, total = self._differing, self._ones, self._total
+        first, *others = words
+        for number, (query, *rest) in enumerate(self._queries if n else ()):
+            np.bitwise_xor(first, query, out=differing)
+            np.bitwise_count(differing, out=total)
+            for plane, query in zip(others, rest, strict=True):
+                np.bitwise_xor(plane, query, out=differing)
+                np.bitwise_count(differing, out=ones)
+                np.add(total, ones, out=total)
+            limit = self._limits[number]
+            if limit == self._unlimited and self._k is not None:  # nothing is known yet, and all would be near
+                counts = np.bincount(total if live is None else total[live])
+                limit = min(limit, 1 + int(counts.cumsum().searchsorted(self._k)))
+            if total[total.argmin()] < limit:  # `min` takes twice as long
+                self._take(number, first_slot, (total < limit).nonzero()[0], live)
+        if sums is not None:
+            sum_segments(words, self._segments[len(self._unchecked)])
+            self._unchecked.append((first_slot, sums))
+            if len(self._unchecked) == _COMPARED_AT_ONCE:
+                self._check()
+
+    def stored(self, *block: object) -> bool:
+        """Take in no value of the database as it is: `blocks.decode` comes first."""
+        return False
+
+    def found(self) -> Iterator[tuple[Ints, Ints]]:
+        """Per query (slots, distances) below or at its limit, by slot. Raises Mismatch."""
+        self._check()
+        for limit, pieces in zip(self._limits, self._found, strict=True):
+            slots = np.concatenate([np.empty(0, np.int64), *(first + near for first, near, _ in pieces)])
+            distances = np.concatenate([np.empty(0, np.int64), *(distances for *_, distances in pieces)])
+            kept = distances <= limit  # others were near only until nearer ones came
+            yield slots[kept], distances[kept]
+
+    def _take(self, number: int, first_slot: int, near: Ints, live: NDArray[np.bool_] | None) -> None:
+        if live is not None:
+            near = near[live[near]]
+        distances = self._total[near]
+        if self._k is not None:
+            nearer = distances if len(near) <= self._k else np.sort(distances, kind="stable")[: self._k]
+            self._nearest[number] = nearest = sorted(self._nearest[number] + nearer.tolist())[: self._k]
+            if len(nearest) == self._k:
+                self._limits[number] = nearest[-1]
+        self._found[number].append((first_slot, near, distances))
+
+    def _check(self) -> None:
+        if self._unchecked:
+            slots, sums = zip(*self._unchecked, strict=True)
+            self._unchecked.clear()
+            expected = np.frombuffer(b"".join(sums), "<u8").reshape(len(slots), -1)
+            wrong = (folded(self._segments[: len(slots)]) != expected).any(axis=1)
+            if wrong.any():
+                raise Mismatch(slots[int(wrong.argmax())])
+
+    def _resize(self, n_words: int, n: int) -> None:
+        """Buffers for blocks of n slots: to allocate and clear them each time would cost as much as the arithmetic."""
+        self._size = n
+        counts: type[np.uint8 | np.uint16] = np.uint8 if n_words < 4 else np.uint16  # four may differ in 256 bits
+        self._differing, self._ones, self._total = np.empty(n, np.uint64), np.empty(n, np.uint8), np.empty(n, counts)
+        self._segments = np.empty((_COMPARED_AT_ONCE, n_words, -(-n // SEGMENT)), np.uint64)
