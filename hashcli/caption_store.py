@@ -24,6 +24,7 @@ from hashcli.durable import replace_file
 from hashcli.errors import DamagedError, NewerFormatError
 from hashcli.photos import PhotoError, stat_photo
 from hashcli.roots import Roots
+from hashcli.seals import unreadable
 from hashcli.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ def _record(folder: Path, hasher: Hasher) -> dict[str, Any] | None:
         record = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError):
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+    except (ValueError, RecursionError):
         raise broken() from None
     if not isinstance(record, dict) or record.get("format") != FORMAT or type(record.get("version")) is not int:
         raise broken()

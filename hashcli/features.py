@@ -27,7 +27,7 @@ from hashcli.chain import Chain
 from hashcli.durable import replace_file, sync
 from hashcli.errors import DamagedError, MachineError, NewerFormatError
 from hashcli.lmdb_env import open_env
-from hashcli.seals import REPAIR
+from hashcli.seals import REPAIR, unreadable
 
 FORMAT, VERSION = "hashcli-features", 1
 SHARD_ROWS = 16384
@@ -225,8 +225,10 @@ class FeatureCache:
 def _read_format(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}", REPAIR) from error
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+    except ValueError as error:
+        raise DamagedError(f"{path} is not what was written: {error}", REPAIR) from error
     if not isinstance(found, dict):
         raise DamagedError(f"{path} is not what was written", REPAIR)
     return found

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from hashcli.errors import DamagedError
-from hashcli.seals import REPAIR, damaged
+from hashcli.seals import REPAIR, damaged, unreadable
 
 # One of the two meta pages of LMDB 0.9 on a 64-bit machine: flags, magic, version, map size, page size, root of the
 # main database, last page in use, transaction.
@@ -58,7 +58,7 @@ def structure(data: Path) -> list[str] | None:
 
 
 def _sizes(data: Path) -> tuple[int, int]:
-    """The bytes that LMDB says it uses, and those that are there. Raises DamagedError."""
+    """The bytes that LMDB says it uses, and those that are there. Raises DamagedError, LibraryError."""
     try:
         with data.open("rb") as file:
             page_size = _META.unpack(os.pread(file.fileno(), _META.size, 0))[4]
@@ -66,8 +66,10 @@ def _sizes(data: Path) -> tuple[int, int]:
             length = os.fstat(file.fileno()).st_size  # last: LMDB writes pages first, and then what tells of them
     except FileNotFoundError:
         raise DamagedError(f"{data} is missing", REPAIR) from None
-    except (struct.error, OSError):
+    except struct.error:
         raise damaged(str(data), "it is cut or no LMDB file") from None
+    except OSError as error:
+        raise unreadable(str(data), error) from error
     for flags, magic, version, _, size, _, _, _ in metas:
         if flags != _META_PAGE or magic != _MAGIC or version != 1 or size != page_size:
             raise damaged(str(data), "it is no LMDB file, or its first pages are lost")

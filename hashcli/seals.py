@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from hashcli.errors import DamagedError
+from hashcli.errors import DamagedError, LibraryError
 
 SOUND = 0x2144DF1C  # CRC-32 of anything that has its own CRC-32 behind it, least significant byte first
 LARGEST = 1 << 18  # bytes; a damaged page may claim that a value has gigabytes
@@ -23,6 +23,13 @@ def unseal(key: bytes, value: bytes | memoryview, what: str) -> bytes:
     if zlib.crc32(value, zlib.crc32(key)) != SOUND:
         raise damaged(what, "it is not what was written")
     return bytes(value[:-4])
+
+
+def unreadable(what: str, error: OSError) -> LibraryError:
+    """The error for a file that the system does not give: one that is only forbidden must not be repaired."""
+    if isinstance(error, PermissionError):
+        return LibraryError(f"{what} cannot be read: {error.strerror}", "check the permissions there")
+    return damaged(what, f"it cannot be read: {error.strerror}")
 
 
 def damaged(what: str, why: str) -> DamagedError:

@@ -220,16 +220,23 @@ def test_a_library_that_may_no_longer_be_written_in_the_middle_ends_the_run_and_
     assert len(held(library)) == len(before) + 40 and verify(library, Silent()) == []
 
 
-def test_what_may_not_be_read_of_a_library_is_named(library, photos, capfd):
-    for part in ("library.json", "current", "generations", "generations/g000001/gallery/data.mdb"):
-        path = library.folder / part
-        mode = path.stat().st_mode
-        path.chmod(0)
-        command = ["query", str(photos / "00.png"), "--library", str(library.folder)]
-        code = bound(lambda command=command: str(cli.main(command)))
-        path.chmod(mode)
+@pytest.mark.parametrize("part", ["library.json", "current", "generations", "gallery/data.mdb"])
+def test_what_may_not_be_read_of_a_library_is_named_and_never_repaired(library, photos, capfd, part):
+    generation = library.require().folder
+    path = generation / part if "/" in part else library.folder / part
+    before = contents(library.folder)
+    mode = path.stat().st_mode
+    path.chmod(0)
+    for command in (["query", str(photos / "00.png")], ["library", "repair"]):
+        code = bound(lambda command=command: str(cli.main([*command, "--library", str(library.folder)])))
         said = capfd.readouterr().err
-        assert code in "45" and said.startswith("error: ") and "ermission" in said, (part, code, said)
+        assert code in "45" and "ermission" in said and "Traceback" not in said, (command, code, said)
+    path.chmod(mode)
+    assert contents(library.folder) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "lock" not in path.name}
 
 
 def test_a_library_on_a_network_folder_is_used_and_the_user_is_told(library, photos, monkeypatch):
