@@ -6,7 +6,6 @@ their second hidden layer, fc7), the class token of vision transformers, the ima
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,12 @@ from typing import Any
 
 from torch import Tensor, nn  # noqa: TID253
 
-from hashcli import weights
+from hashcli import clip, weights
 from hashcli.backbones import DEFAULT, FAMILIES, TUNED, split_file
 from hashcli.errors import MachineError, UsageError
 from hashcli.onnx_export import quiet
 from hashcli.progress import Progress
+from hashcli.refusals import misfit, unknown
 from hashcli.torchvision_remedy import import_torchvision
 from hashcli.weights import Wanted
 
@@ -50,11 +50,17 @@ def build(name: str, progress: Progress) -> Backbone:
     """
     if name == DEFAULT:
         return _efficientnet_lite0()
+    family, rest, path = resolved(name)
+    return _FAMILIES[family](rest, path, progress)
+
+
+def resolved(name: str) -> tuple[str, str, Path | None]:
+    """Family, the name in it, and the weights file where `name` says one. Raises as `build`."""
     family, _, rest = name.partition(":")
     if family == TUNED:
         raise MachineError(f"the weights of {name} are in the hasher alone, as ONNX")
     if family != "file":
-        return _FAMILIES[family](rest, None, progress)
+        return family, rest, None
     path, architecture = split_file(rest)
     architecture = architecture or weights.metadata(path).get("architecture")
     if architecture is None:
@@ -65,7 +71,7 @@ def build(name: str, progress: Progress) -> Backbone:
     family, _, rest = architecture.partition(":")
     if family not in FAMILIES or not rest:
         raise UsageError(f"{path} is for {architecture!r}, which is not FAMILY:NAME of {', '.join(FAMILIES)}")
-    return _FAMILIES[family](rest, path, progress)
+    return family, rest, path
 
 
 def _efficientnet_lite0() -> Backbone:
@@ -95,7 +101,7 @@ def _torchvision(name: str, path: Path | None, progress: Progress) -> Backbone:
 
     known = models.list_models(module=models)
     if name not in known:
-        raise _unknown("torchvision", name, known)
+        raise unknown("torchvision", name, known)
     published = models.get_model_weights(name).DEFAULT
     sources = path or weights.find(
         Wanted(f"torchvision:{name}", url=published.url, sha256_prefix=_hash_in(published.url)), progress
@@ -123,7 +129,7 @@ def last_linear(model: nn.Module) -> str | None:
 def _timm_family(name: str, path: Path | None, progress: Progress) -> Backbone:
     timm = _timm()
     if not timm.is_model(name):
-        raise _unknown("timm", name, timm.list_models() + timm.list_pretrained())
+        raise unknown("timm", name, timm.list_models() + timm.list_pretrained())
     config = timm.get_pretrained_cfg(name)
     if path is None:
         path = weights.find(_timm_weights(name, config), progress)
@@ -136,7 +142,7 @@ def _timm_family(name: str, path: Path | None, progress: Progress) -> Backbone:
         with quiet():
             model = timm.create_model(name, pretrained=True, num_classes=n_classes, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError, AttributeError) as error:
-        raise _misfit(f"timm:{name}", path, str(error)) from None
+        raise misfit(f"timm:{name}", path, str(error)) from None
     model.reset_classifier(0)
     look = timm.data.resolve_data_config({}, pretrained_cfg={**config.to_dict(), "num_classes": n_classes})
     return Backbone(
@@ -160,30 +166,9 @@ def _timm_weights(name: str, config: Any) -> Wanted:
 
 
 def _open_clip(name: str, path: Path | None, progress: Progress) -> Backbone:
-    import_torchvision()
     import open_clip  # type: ignore[import-untyped]
-    from open_clip.factory import load_checkpoint  # type: ignore[import-untyped]
 
-    name, _, tag = name.partition("/")
-    known = open_clip.list_models()
-    if name not in known:
-        raise _unknown("open_clip", name, known)
-    config = open_clip.get_pretrained_cfg(name, tag) if tag else {}
-    if tag and not config:
-        raise _unknown(f"open_clip:{name}/", tag, open_clip.list_pretrained_tags_by_model(name))
-    if path is None:
-        path = weights.find(_open_clip_weights(f"open_clip:{name}/{tag}", config), progress)
-    weights.read(path)  # refuses what is more than tensors, in our words
-    try:
-        with quiet():
-            model: Any = open_clip.create_model(
-                name, pretrained_text=False, load_weights=False, force_quick_gelu=bool(config.get("quick_gelu"))
-            )
-            load_checkpoint(model, str(path), strict=True, weights_only=True)
-    except (ImportError, OSError) as error:  # towers that other libraries build, from files of their own
-        raise MachineError(f"open_clip:{name} needs more than its weights: {error}", weights.OFFLINE_HINT) from error
-    except (RuntimeError, KeyError, AttributeError) as error:
-        raise _misfit(f"open_clip:{name}", path, str(error)) from None
+    model, config, path = clip.load(name, path, progress)
     look = {**open_clip.get_model_preprocess_cfg(model), **config}
     size = model.visual.image_size
     return Backbone(
@@ -194,15 +179,6 @@ def _open_clip(name: str, path: Path | None, progress: Progress) -> Backbone:
         "image embedding",
         (path,),
     )
-
-
-def _open_clip_weights(what: str, config: dict[str, Any]) -> Wanted:
-    if config.get("hf_hub"):
-        repository, _, file = config["hf_hub"].rpartition("/")
-        stem = (file or "open_clip_pytorch_model.bin").rpartition(".")[0]
-        safe = "open_clip_model.safetensors" if not file else f"{stem}.safetensors"
-        return Wanted(what, repository, None, tuple(dict.fromkeys((safe, file or "open_clip_pytorch_model.bin"))))
-    return Wanted(what, url=config["url"])
 
 
 _FAMILIES: dict[str, Callable[[str, Path | None, Progress], Backbone]] = {
@@ -224,19 +200,7 @@ def _load(model: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> 
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise _misfit(name, path, str(error)) from None
-
-
-def _misfit(name: str, path: Path, reason: str) -> UsageError:
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return UsageError(f"the weights in {path} do not fit {name}: {' '.join(lines[:2])[:300]}")
-
-
-def _unknown(family: str, name: str, known: Iterable[str]) -> UsageError:
-    separator = "" if family.endswith("/") else ":"
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = f"did you mean {family}{separator}{near[0]}?" if near else None
-    return UsageError(f"{family}{separator}{name} is not a network that {family.partition(':')[0]} knows", hint)
+        raise misfit(name, path, str(error)) from None
 
 
 def _hash_in(url: str) -> str:

@@ -6,13 +6,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli import backbones, registry, settings
+from hashcli import backbones, registry, settings, towers
 from hashcli.captions import with_captions
 from hashcli.collection import (
     Collection,
@@ -178,7 +179,8 @@ def compare_folders(
     labeled = parts[0].take([i for i, labels in enumerate(parts[0].labels) if labels])
     arrays = Arrays(source.classes, any(part.collection.multi_label for part in parts))
     trials, asked_part = arrays.trials(labeled, parts[1], parts[2] if asked else None, split, seeds, options.seed)
-    learned = Labeled(labeled.features, arrays.labels(labeled), captions=labeled.captions or None)
+    tower = partial(towers.of, backbone, progress)
+    learned = Labeled(labeled.features, arrays.labels(labeled), captions=labeled.captions or None, tower=tower)
     evidence = Evidence(_side(asked_part, trials[0].query_labels), _side(labeled, learned.labels), source.classes)
 
     def keep(name: str, trial: Trial, hasher: FittedHasher) -> None:

@@ -105,6 +105,21 @@ class HeadSession:
         return codes.from_relaxed(self.relaxed(features, domains))
 
 
+class TowerSession:
+    """tower.onnx, ready to run."""
+
+    def __init__(self, path: Path, digest: str, context: int, dim: int) -> None:
+        """Load `path`, whose SHA-256 must be `digest`. Raises DamagedError."""
+        data = _contents(path, digest)
+        onnx_check.check(data, onnx_check.tower_ports(context, dim), str(path))
+        self._session = _session(data, path, threads=os.cpu_count() or 1)
+
+    def feature(self, tokens: NDArray[np.int64]) -> Features:
+        """tokens (context,) of one text -> feature float16 (d,); on its own, so that others beside it do not matter."""
+        feature: Features = self._session.run(None, {"tokens": tokens[None]})[0][0].astype(np.float16)
+        return feature
+
+
 class Encoder:
     """The one place that turns photos into codes. Sessions are made at their first use."""
 

@@ -17,7 +17,7 @@ from hashcli.data import SourceData, TargetData, TrainingData
 from hashcli.errors import UsageError
 from hashcli.method import Fitted, GradientMethod, HashMethod, Run, Task, Tuning
 from hashcli.progress import Progress
-from hashcli.vocabulary import Vocabulary
+from hashcli.vocabulary import Vocabulary, Words
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -34,13 +34,15 @@ MOST_THREADS = 4
 class Labeled:
     """Source photos: raw features (n, d), labels (n,) class numbers or (n, n_classes) 0/1 rows, pixels by rows.
 
-    captions (n,), "" where there is none, are what methods that need them learn words from.
+    captions (n,), "" where there is none, are what methods that need them learn words from; tower gives the text
+    tower that belongs to the backbone, if it has one.
     """
 
     features: Raw
     labels: Ints
     images: Images | None = None
     captions: Sequence[str] | None = None
+    tower: Callable[[], Words | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,14 @@ class Unlabeled:
 class FittedHasher:
     """A fitted method, with the means (2, d) of its input normalization, rows source and target.
 
-    threads: how many torch computed with, on which the last digits of sums depend.
+    threads: how many torch computed with, on which the last digits of sums depend. words: what made captions features.
     """
 
     means: Floats
     fitted: Fitted
     method: HashMethod
     threads: int
+    words: Words | None = None
 
     def relaxed(self, features: Raw, domain: int) -> Floats:
         """Relaxed codes (n, n_bits) of raw features (n, d), all of domain 0 (source) or 1 (target)."""
@@ -118,19 +121,18 @@ def fit_method(
             f"{name} mixes photos with these settings, and fine-tuning does not", "leave pixel_mixup off, or --finetune"
         )
     means = fit_input_norm(source.features if source else None, target.features if target else None, method.centering)
-    vocabulary = None
+    reader = None
     if "captions" in method.needs and source is not None and source.captions is not None:
-        vocabulary = Vocabulary.fit(source.captions)
-    data = _training_data(source, target, n_classes, means, encode if method.wants_pixels else None, vocabulary)
+        reader = _words(method, source.captions, source.tower)
+    text = _text(reader, source, progress)
+    data = _training_data(source, target, n_classes, means, encode if method.wants_pixels else None, text)
     method.check(data)
     with _reproducible(seed, device):
         if check_export and isinstance(method, GradientMethod):
             check_exportable(method.build_head(), dim, n_bits)
         run = Run(seed, device, progress, checkpoint, tune(means) if tune else None)
         fitted, threads = method.fit(data, run), torch.get_num_threads()
-    if fitted.text is not None and vocabulary is not None:
-        fitted.vocabulary = vocabulary.record()
-    return FittedHasher(means, fitted, method, threads)
+    return FittedHasher(means, fitted, method, threads, reader if fitted.text is not None else None)
 
 
 def normalized(features: Raw, means: Floats, domain: int) -> Floats:
@@ -154,10 +156,10 @@ def _training_data(
     n_classes: int,
     means: Floats,
     encode: Callable[[Pixels], Raw] | None,
-    vocabulary: Vocabulary | None,
+    text: Floats | None,
 ) -> TrainingData:
     return TrainingData(
-        source=_source_data(source, means, vocabulary) if source else None,
+        source=_source_data(source, means, text) if source else None,
         target=TargetData(normalized(target.features, means, TARGET), images=target.images) if target else None,
         n_classes=n_classes,
         multi_label=source is not None and source.labels.ndim == 2,
@@ -165,13 +167,27 @@ def _training_data(
     )
 
 
-def _source_data(source: Labeled, means: Floats, vocabulary: Vocabulary | None) -> SourceData:
-    captions = text = None
-    if vocabulary is not None and source.captions is not None:
-        captions = tuple(source.captions)
-        raw = vocabulary.features(captions)
-        text = normalized(raw, text_means(raw.shape[1]), SOURCE)
+def _source_data(source: Labeled, means: Floats, text: Floats | None) -> SourceData:
+    captions = tuple(source.captions) if text is not None and source.captions is not None else None
     return SourceData(normalized(source.features, means, SOURCE), source.labels, captions, text, source.images)
+
+
+def _words(method: HashMethod, captions: Sequence[str], tower: Callable[[], Words | None] | None) -> Words:
+    """What makes captions features, as the method's setting `text` has it."""
+    choice = method.text_features
+    found = tower() if tower and choice != "words" else None
+    if found is None and choice == "tower":
+        raise UsageError(
+            "text=tower needs a backbone with a text tower that reads words as CLIP does",
+            "--backbone open_clip:ViT-B-32/laion2b_s34b_b79k, or --set text=words",
+        )
+    return Vocabulary.fit(captions) if found is None else found
+
+
+def _text(words: Words | None, source: Labeled | None, progress: Progress) -> Floats | None:
+    if words is None or source is None or source.captions is None:
+        return None
+    return normalized(words.features(source.captions, progress), text_means(len(words)), SOURCE)
 
 
 def text_means(dim: int) -> Floats:

@@ -4,6 +4,7 @@ hasher.json     what made the hasher, and size and SHA-256 of each other file; i
 backbone.onnx   pixels -> feature (a hard link to the exported backbone where the file system has them)
 head.onnx       feature, domain -> relaxed code
 text.onnx, vocabulary.json   where the method learned from captions
+tower.onnx      where their features are those of a text tower; vocabulary.json is then its tokenizer
 seen.bin        sorted 16-byte digests of the photos that took part in training
 """
 
@@ -29,14 +30,15 @@ if TYPE_CHECKING:
     from hashcli.calibration import Calibration
 
 RECORD, HEAD, TEXT_HEAD, VOCABULARY, SEEN = "hasher.json", "head.onnx", "text.onnx", "vocabulary.json", "seen.bin"
+TOWER = "tower.onnx"
 REQUIRED = frozenset([FILE_NAME, HEAD, SEEN])
-OPTIONAL = frozenset([TEXT_HEAD, VOCABULARY])
+WORDS = frozenset([TEXT_HEAD, VOCABULARY])
 DIGEST_BYTES = 16
 LARGEST = {
     RECORD: hasher_record.MAX_JSON,
     VOCABULARY: hasher_record.MAX_JSON,
     SEEN: 1 << 30,
-    **dict.fromkeys((FILE_NAME, HEAD, TEXT_HEAD), onnx_check.MAX_BYTES),
+    **dict.fromkeys((FILE_NAME, HEAD, TEXT_HEAD, TOWER), onnx_check.MAX_BYTES),
 }
 
 
@@ -70,6 +72,7 @@ class Hasher:
         text_head_path: Path | None = None,
         text_dim: int | None = None,
         vocabulary: dict[str, Any] | None = None,
+        tower_path: Path | None = None,
         calibration: Calibration | None = None,
         training: dict[str, Any] | None = None,
     ) -> Hasher:
@@ -93,6 +96,9 @@ class Hasher:
             shutil.copyfile(text_head_path, folder / TEXT_HEAD)
             (folder / VOCABULARY).write_text(json.dumps(vocabulary), "utf-8")
             names += [TEXT_HEAD, VOCABULARY]
+        if tower_path is not None:
+            _link_or_copy(tower_path, folder / TOWER)
+            names += [TOWER]
         record: dict[str, Any] = {
             "format": hasher_record.FORMAT,
             "version": hasher_record.VERSION,
@@ -121,7 +127,7 @@ class Hasher:
 
     @classmethod
     def open(cls, folder: Path) -> Hasher:
-        """Open and check all but the bytes of backbone.onnx, which `encoder` checks when it loads them.
+        """Open and check all but the bytes of backbone.onnx and tower.onnx, checked when `encoder` loads them.
 
         Raises DamagedError, NewerFormatError, and LibraryError when photos are decoded otherwise today.
         """
@@ -199,6 +205,12 @@ class Hasher:
         return hasher_record.read_json(self.folder / VOCABULARY)
 
     @property
+    def tower(self) -> tuple[Path, str] | None:
+        """tower.onnx and its SHA-256 (hex), where texts become features by it."""
+        state = self.record["files"].get(TOWER)
+        return (self.folder / TOWER, str(state.get("sha256"))) if state else None
+
+    @property
     def training(self) -> dict[str, Any]:
         """What `jobs` said of the training; empty where it said nothing."""
         record = self.record.get("training")
@@ -232,6 +244,11 @@ class Hasher:
         files += [(HEAD, onnx_check.head_ports(self.spec.dim, self.n_bits))]
         if self.text_head_path is not None:
             files += [(TEXT_HEAD, onnx_check.head_ports(self.record["text_dim"], self.n_bits))]
+        if self.tower is not None:
+            from hashcli.bpe import Tokenizer
+
+            tokenizer = Tokenizer.from_record(self.vocabulary or {}, str(self.folder / VOCABULARY))
+            files += [(TOWER, onnx_check.tower_ports(tokenizer.context, self.record["text_dim"]))]
         for name, ports in files:
             onnx_check.check((self.folder / name).read_bytes(), ports, str(self.folder / name))
 
@@ -276,17 +293,19 @@ class Hasher:
         return cls.open(folder)
 
     def _check_files(self) -> None:
-        """Names, sizes, and the hashes of all files but the backbone, whose sealed hash must be the spec's."""
+        """Names, sizes, and the hashes of all files but backbone and tower; the backbone's must be the spec's."""
         files = self.record["files"]
         names = set(files)
-        if not REQUIRED <= names <= REQUIRED | OPTIONAL or len(names & OPTIONAL) == 1:
+        if names - WORDS - {TOWER} != REQUIRED or names & WORDS not in ([WORDS] if TOWER in names else [WORDS, set()]):
             raise DamagedError(f"{self.folder / RECORD} lists the files {', '.join(sorted(names))}")
         if (TEXT_HEAD in names) != isinstance(self.record["text_dim"], int):
             raise DamagedError(f"{self.folder / RECORD} does not say how wide text features are")
+        if files[FILE_NAME].get("sha256") != self.spec.digest:
+            raise hasher_record.not_written(self.folder / FILE_NAME)
         for name, state in files.items():
             path = self.folder / name
-            if name == FILE_NAME:
-                if state.get("sha256") != self.spec.digest or hasher_record.size(path) != state.get("bytes"):
+            if name in (FILE_NAME, TOWER):
+                if hasher_record.size(path) != state.get("bytes"):
                     raise hasher_record.not_written(path)
             elif hasher_record.state(path) != state:
                 raise hasher_record.not_written(path)

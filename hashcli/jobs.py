@@ -123,13 +123,15 @@ class TrainingJob:
         self, progress: Progress, device: str, checkpoint: Path, tune: Callable[[Means], Tuning] | None = None
     ) -> FittedHasher:
         """Train, `tune` as `fitting.fit_method` takes it. Raises what that raises."""
+        from hashcli import towers
         from hashcli.fitting import Labeled, Unlabeled, fit_method
 
         source = target = None
         if "src" in self.parts:
             labels = label_array(self.labeled.labels, self.classes, self.parts["src"].collection.multi_label)
             captions = self.labeled.captions or None
-            source = Labeled(self.labeled.features, labels, partial(self._read, self.labeled), captions)
+            tower = partial(towers.of, self.backbone, progress)
+            source = Labeled(self.labeled.features, labels, partial(self._read, self.labeled), captions, tower)
         if "tgt" in self.parts:
             target = Unlabeled(self.parts["tgt"].features, partial(self._read, self.parts["tgt"]))
         return fit_method(
@@ -155,14 +157,15 @@ class TrainingJob:
         from hashcli.fitting import text_means
         from hashcli.hasher import Hasher
         from hashcli.network import export_head
+        from hashcli.text_tower import TextTower
 
         plugin = registry.find(self.method)
         with tempfile.TemporaryDirectory(prefix="hashcli-") as scratch:
             head = Path(scratch, "head.onnx")
             export_head(fitted.means, fitted.fitted.image, head, self.backbone.spec.dim, self.n_bits)
-            text_head, text_dim, vocabulary = None, None, fitted.fitted.vocabulary
-            if fitted.fitted.text is not None and vocabulary is not None:
-                text_head, text_dim = Path(scratch, "text.onnx"), len(vocabulary["words"])
+            text_head, text_dim, words = None, None, fitted.words
+            if fitted.fitted.text is not None and words is not None:
+                text_head, text_dim = Path(scratch, "text.onnx"), len(words)
                 export_head(text_means(text_dim), fitted.fitted.text, text_head, text_dim, self.n_bits)
             Hasher.write(
                 folder,
@@ -182,7 +185,8 @@ class TrainingJob:
                 device=device,
                 text_head_path=text_head,
                 text_dim=text_dim,
-                vocabulary=vocabulary,
+                vocabulary=words.record() if words is not None else None,
+                tower_path=words.path if isinstance(words, TextTower) else None,
                 calibration=self._calibration(fitted),
                 training={
                     "job": self.key,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Centering = Literal["none", "pooled", "per_domain"]
+TextFeatures = Literal["auto", "words", "tower"]
 Need = Literal["source_labels", "target_images", "captions"]
 
 
@@ -66,13 +67,11 @@ class Fitted:
 
     image, text   modules from normalized features (n, d) to relaxed codes (n, n_bits); both export to ONNX
     training_codes  (n, n_bits) 0/1 rows aligned with the training rows, where the method learns them (DCGH's H)
-    vocabulary    what turns words into text features, as JSON; the host fills it in
     """
 
     image: nn.Module
     text: nn.Module | None = None
     training_codes: NDArray[np.uint8] | None = None
-    vocabulary: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,15 @@ class HashMethod(ABC):
     def centering(self) -> Centering:
         """Which mean the host takes off the features; a setting of that name decides where there is one."""
         chosen: Centering = getattr(self.settings, "centering", "per_domain")
+        return chosen
+
+    @property
+    def text_features(self) -> TextFeatures:
+        """How captions become features: words counted, by the backbone's text tower, or by that where there is one.
+
+        A setting `text` decides where there is one.
+        """
+        chosen: TextFeatures = getattr(self.settings, "text", "auto")
         return chosen
 
     @property

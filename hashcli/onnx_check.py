@@ -17,12 +17,12 @@ from hashcli.errors import DamagedError
 MAX_BYTES = 2 << 30  # protobuf's own limit
 
 _OPERATORS = (
-    "Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv Cos Div Einsum Elu "
-    "Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool "
-    "Greater GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu "
-    "Less Log LogSoftmax MatMul Max MaxPool Mean Min Mish Mod Mul Neg Not Or PRelu Pad Pow Range Reciprocal ReduceL1 "
-    "ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Round ScatterND Selu Shape Sigmoid Sign Sin Slice "
-    "Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where"
+    "Abs Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv Cos Div "
+    "Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm GlobalAveragePool "
+    "GlobalMaxPool Greater GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization LayerNormalization "
+    "LeakyRelu Less Log LogSoftmax MatMul Max MaxPool Mean Min Mish Mod Mul Neg Not Or PRelu Pad Pow Range Reciprocal "
+    "ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Round ScatterND Selu Shape Sigmoid Sign "
+    "Sin Slice Softmax Softplus Softsign Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where"
 )
 OPERATORS = frozenset(_OPERATORS.split())
 
@@ -61,6 +61,11 @@ def head_ports(dim: int, n_bits: int) -> Ports:
     """Inputs and outputs of head.onnx: feature float16 (n, dim), domain int64 (n,) -> relaxed float32 (n, n_bits)."""
     inputs = [Port("feature", FLOAT16, (None, dim)), Port("domain", INT64, (None,))]
     return inputs, [Port("relaxed", FLOAT, (None, n_bits))]
+
+
+def tower_ports(context: int, dim: int) -> Ports:
+    """Inputs and outputs of tower.onnx: tokens int64 (n, context) -> feature float32 (n, dim)."""
+    return [Port("tokens", INT64, (None, context))], [Port("feature", FLOAT, (None, dim))]
 
 
 def check(data: bytes, wanted: Ports, what: str) -> None:

@@ -66,6 +66,28 @@ def export_backbone(module: nn.Module, mean: Sequence[float], std: Sequence[floa
     return dim
 
 
+def export_tower(module: nn.Module, tokens: Tensor, path: Path) -> int:
+    """Write tower.onnx: tokens int64 (n, context) -> feature float32 (n, d). Returns d.
+
+    module   from tokens to the embeddings of texts;  tokens: of at least two texts, that the graph is tried on
+
+    Raises MachineError when the module does not export, gives no (n, d) features, or differs from torch by more
+    than 1e-4 of its largest feature.
+    """
+    module.eval()
+    with torch.inference_mode():
+        expected: Tensor = module(tokens)
+    if expected.ndim != 2 or not torch.isfinite(expected).all():
+        raise MachineError(f"this text tower gives features of shape {tuple(expected.shape)}, not finite (n, d)")
+    ports = onnx_check.tower_ports(tokens.shape[1], expected.shape[1])
+    export(module, {"tokens": tokens}, path, ports, (captured, traced), "the text tower")
+    (found,) = run(path.read_bytes(), {"tokens": tokens})
+    difference = float((found - expected).abs().max())
+    if not difference <= TOLERANCE * float(expected.abs().max().clamp(min=1)):
+        raise MachineError(f"ONNX Runtime and torch disagree on this text tower's features by {difference:.2g}")
+    return expected.shape[1]
+
+
 def export(
     module: nn.Module,
     inputs: dict[str, Tensor],

@@ -68,7 +68,7 @@ def nearest_to_text(
     generation = library.require()
     hasher = generation.hasher
     encoder = TextEncoder(hasher)
-    known = encoder.vocabulary
+    known = encoder.words
     unknown = {word: known.nearest(word) for word in known.unknown(text)}
     if not encoder.understands([text]).any():
         return TextResult([], False, unknown, known.frequent())

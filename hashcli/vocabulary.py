@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hashcli.errors import DamagedError, MachineError, NewerFormatError, UsageError
+
+if TYPE_CHECKING:
+    from hashcli.progress import Progress
 
 FORMAT, VERSION = "hashcli-vocabulary", 1
 MAX_WORDS, MAX_WORD = 2048, 64
@@ -25,6 +28,30 @@ _WORD = re.compile(rf"\b\w{{2,{MAX_WORD}}}\b")
 def words_of(text: str) -> list[str]:
     """The words of a text in their order, lower case; a word has 2 to 64 letters or digits."""
     return _WORD.findall(text.lower())
+
+
+class Words(Protocol):
+    """What makes texts features: a `Vocabulary`, or a `text_tower.TextTower`. Its length is the features' width."""
+
+    def __len__(self) -> int: ...
+
+    def record(self) -> dict[str, Any]:
+        """As JSON-able values, which the hasher keeps."""
+
+    def features(self, texts: Sequence[str], progress: Progress | None = None) -> NDArray[np.float16]:
+        """Texts -> (n, len(self)); zeros for what says nothing that is known."""
+
+    def knows(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Which of the texts (n,) say anything that is known."""
+
+    def unknown(self, text: str) -> list[str]:
+        """The text's words that are not known."""
+
+    def nearest(self, word: str, n: int = 3) -> list[str]:
+        """Known words spelled most like `word`."""
+
+    def frequent(self, n: int = 5) -> list[str]:
+        """Some words that are known."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +110,7 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.words)
 
-    def features(self, texts: Sequence[str]) -> NDArray[np.float16]:
+    def features(self, texts: Sequence[str], progress: Progress | None = None) -> NDArray[np.float16]:
         """Texts -> (n, len(self)) float16: (1 + ln count) * idf, rows of length 1; zeros where no word is known."""
         out = np.zeros((len(texts), len(self)), np.float16)
         for row, text in zip(out, texts, strict=True):
@@ -95,6 +122,10 @@ class Vocabulary:
                 )
                 row[columns] = weights / np.linalg.norm(weights)
         return out
+
+    def knows(self, texts: Sequence[str]) -> NDArray[np.bool_]:
+        """Which of the texts (n,) have a word that is known."""
+        return np.array([any(word in self._number for word in words_of(text)) for text in texts], bool)
 
     def unknown(self, text: str) -> list[str]:
         """The text's words that are not in the vocabulary, each once."""

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from hashcli import codes
 from hashcli.fitting import SOURCE, TARGET, normalized, text_means
 from hashcli.metrics import Levels, count_levels
-from hashcli.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from hashcli.fitting import FittedHasher, Labeled
@@ -43,11 +42,10 @@ def text_codes(hasher: FittedHasher, captions: Sequence[str]) -> tuple[NDArray[n
     """Packed codes (m, n_bits / 8) of the captions that have a word that is known, and their places (m,)."""
     import torch
 
-    assert hasher.fitted.text is not None and hasher.fitted.vocabulary is not None
-    vocabulary = Vocabulary.from_record(hasher.fitted.vocabulary, "the vocabulary")
-    features = vocabulary.features(captions)
+    assert hasher.fitted.text is not None and hasher.words is not None
+    features = hasher.words.features(captions)
     rows = np.flatnonzero(features.any(1))
-    x = normalized(features[rows], text_means(len(vocabulary)), SOURCE)
+    x = normalized(features[rows], text_means(len(hasher.words)), SOURCE)
     with torch.inference_mode():
         relaxed = hasher.fitted.text.eval()(torch.from_numpy(x)).numpy()
     return codes.from_relaxed(relaxed), rows

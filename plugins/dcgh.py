@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 # Directions whose eigen- or singular value is a smaller share of the largest are rounding, not data.
 NOISE = 1e-8
 # The regressions that say which classes are alike keep a ridge even where the hash functions have none (DCGH-r).
-FOLDS, CONFUSION_RIDGE = 5, 0.1
+FOLDS, CONFUSION_RIDGE, DRAWS = 5, 0.1, 10
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Settings:
         str, Param("how kernels fall with distance: exp(-d^2 / 2), or exp(-d)", choices=("gaussian", "laplacian"))
     ] = "gaussian"
     n_anchors: Annotated[int, Param("training rows that the kernels compare with", ge=1, le=20000)] = 1500
+    text: Annotated[
+        str,
+        Param("captions: words counted, the backbone's text tower, or auto", choices=("auto", "words", "tower")),
+    ] = "auto"
     w_step: Annotated[str, Param("projection step: exact, or as published", choices=("whitened", "paper"))] = "whitened"
     centering: Annotated[str, Param("mean taken off the features", choices=("none", "pooled", "per_domain"))] = (
         "per_domain"
@@ -169,10 +173,13 @@ class Problem:
 
         The authors' code starts from codes of all ones, which leaves few codes. Random ones end as codes that are all
         equally far from each other, and photos that are mistaken for another class are then as far from their own as
-        from any. Hence random directions of which classes take which for which.
+        from any. Hence random directions among which classes are taken for each other, of some draws those that leave
+        most classes a code of their own.
         """
         (c, n), r = self.y.shape, self.r
-        directions = polar(rng.standard_normal((r, c))) @ self.confusions(rng)
+        root = self.confusions(rng)
+        draws = (polar(rng.standard_normal((r, c))) @ root for _ in range(DRAWS))
+        directions = max(draws, key=lambda drawn: len(np.unique(drawn >= 0, axis=1).T))
         f = [n**0.5 * polar(rng.standard_normal((c, n))) for _ in self.x]
         w = [polar(rng.standard_normal((r, len(x)))) for x in self.x]
         e = n**0.5 * polar(rng.standard_normal((c, n)))
@@ -180,7 +187,7 @@ class Problem:
         return State(b=[np.zeros((r, n)) for _ in self.x], w=w, f=f, u=polar(rng.standard_normal((r, c))), e=e, h=h)
 
     def confusions(self, rng: np.random.Generator) -> Array:
-        """A root R (c, c) of the similarity of classes: a column's inner products with the others tell how alike.
+        """A root R (c, c) of the similarity of classes: R^T R says how alike each two are.
 
         Alike are classes whose photos and captions get the same scores of all classes, from regressions that did not
         see them; both modalities count the same.

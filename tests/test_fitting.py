@@ -215,7 +215,7 @@ def test_methods_that_need_captions_get_them_as_text_features_and_others_do_not(
 ) -> None:
     said = ["a red mug", "", *["two blue shoes"] * (N - 2)]
     captioned = replace(source, captions=said)
-    assert fit(captioned, target).fitted.vocabulary is None
+    assert fit(captioned, target).words is None
     assert keeper.given[0][0].source.text is None
     keeper.needs = frozenset({"captions"})
     fit(captioned, target)
