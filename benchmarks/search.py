@@ -1,22 +1,25 @@
 """Exact search, straight from a gallery's map with checksums compared, against faiss, usearch and naive numpy.
 
-python benchmarks/search.py                                  up to 10 million codes, some minutes
-python benchmarks/search.py --sizes 1e8 --queries 1 --print  another size, printed and not kept
-python benchmarks/search.py --clock processor                on a machine that computes other things as well
+python benchmarks/search.py                                  up to 10 million codes, a quarter of an hour
+python benchmarks/search.py --sizes 1e8 --queries 1          another size; what was measured before stays
+python benchmarks/search.py --afresh --clock processor       all anew, on a machine that computes other things, too
 
-hashcli searches in one thread; `--threads` are those of the others. `pip install '.[bench]'` brings them.
+hashcli searches in one thread; `--threads` are those of the others. `pip install '.[bench]'` brings them. 1e8 codes of
+128 bits take 5 GB of memory and 2 GB of disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -24,7 +27,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from timing import CLOCKS, Row, compared, machine, paired, table, write
+from timing import CLOCKS, RESULTS, Row, compared, machine, paired, table, write
 from usearch.index import MetricKind
 from usearch.index import search as usearch
 
@@ -35,7 +38,7 @@ Packed = NDArray[np.uint8]
 K = 10
 CHUNK = 1 << 20
 LARGE = 10**6  # from here on there are targets; a smaller gallery is searched in no time
-MOST_PAIRS = {"numpy kernel": 10**7, "naive numpy": 10**6, "usearch": 10**6, "faiss": 10**10}
+MOST_PAIRS = {"numpy kernel": 10**8, "naive numpy": 10**6, "usearch": 10**6, "faiss": 10**10}
 # ratio to faiss by (bits, several queries?)
 TARGETS = {(64, False): {"C": 0.75, "numpy": 1.5}, (128, False): {"C": 0.85, "numpy": 2.2}, (64, True): {"C": 0.4}}
 INTRO = """\
@@ -44,7 +47,9 @@ INTRO = """\
 
 The 10 nearest, exactly. hashcli reads the codes from the database's map and compares every block with its checksum;
 the others have them in memory, and *read* is numpy's quickest pass over them there. *C* is the compiled kernel, one
-thread; *clustered* codes are a few bits off one of a thousand centers."""
+thread; *clustered* codes are a few bits off one of a thousand centers. A gallery is *opened* in a new process, until the
+ten nearest are printed, against a script that does no more and checks nothing. All figures are in
+[search.md](benchmarks/results/search.md)."""
 
 
 def main() -> None:
@@ -59,7 +64,10 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--scratch", type=Path, help="where galleries are made; default: a temporary folder")
     parser.add_argument("--print", action="store_true", help="print the table and keep nothing")
+    parser.add_argument("--afresh", action="store_true", help="forget what was measured before")
     chosen = parser.parse_args()
+    if chosen.afresh and not chosen.print:
+        (RESULTS / "search.json").unlink(missing_ok=True)
     facts = {**machine(), "clock": chosen.clock, "kernel": scan.kernels()[0]}
     rows: list[Row] = []
     lists = [[int(float(word)) for word in getattr(chosen, name).split(",")] for name in ("sizes", "bits", "queries")]
@@ -77,8 +85,20 @@ def main() -> None:
                 rows += lines(what, seconds, targets, single=n_queries == 1)
                 print(what, file=sys.stderr, flush=True)
                 if not chosen.print:  # after each case: who stops it has what was measured so far
-                    write("search", facts, rows, INTRO)
+                    keep(facts, rows)
     print(table(rows))
+
+
+def keep(facts: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Write these rows beside those that were measured before: all into results/, in the README those with targets."""
+    before = RESULTS / "search.json"
+    old = json.loads(before.read_text(encoding="utf-8")) if before.exists() else {"rows": [], "machine": facts}
+    new = {(row.what, row.against) for row in rows}
+    every = [*(row for row in (Row(**kept) for kept in old["rows"]) if (row.what, row.against) not in new), *rows]
+    facts = facts | {"load": max(facts["load"], old["machine"]["load"])}
+    shown = [row for row in every if row.at_most is not None]
+    write("search", facts, every, INTRO, shown)
+    (RESULTS / "search.md").write_text(f"# Search\n\n{table(every)}\n", encoding="utf-8")
 
 
 def lines(what: str, seconds: dict[str, list[float]], targets: dict[str, float], single: bool) -> Iterator[Row]:
@@ -150,7 +170,9 @@ def some_codes(n: int, n_bits: int, kind: str, seed: int) -> Packed:
 @contextmanager
 def made(n: int, n_bits: int, kind: str, scratch: Path | None) -> Iterator[tuple[Gallery, Packed]]:
     """A gallery of `n` codes without photos' records, which no search reads; and the codes."""
-    packed = np.concatenate([some_codes(min(CHUNK, n - at), n_bits, kind, seed=2 + at) for at in range(0, n, CHUNK)])
+    packed = np.empty((n, n_bits // 8), np.uint8)
+    for at in range(0, n, CHUNK):
+        packed[at : at + CHUNK] = some_codes(min(CHUNK, n - at), n_bits, kind, seed=2 + at)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         with Gallery.create(Path(folder, "g"), n_bits, "0" * 64) as gallery:
             for at in range(0, n, CHUNK):

@@ -151,8 +151,10 @@ def finish(name: str, facts: Mapping[str, Any], rows: Sequence[Row], intro: str,
         write(name, facts, rows, intro)
 
 
-def write(name: str, facts: Mapping[str, Any], rows: Sequence[Row], intro: str) -> None:
-    """Write the rows, with the facts, to results/NAME.json, and as a table into the README.
+def write(
+    name: str, facts: Mapping[str, Any], rows: Sequence[Row], intro: str, shown: Sequence[Row] | None = None
+) -> None:
+    """Write the rows, with the facts, to results/NAME.json, and as a table (only those `shown`) into the README.
 
     The README's place is between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
     """
@@ -160,7 +162,7 @@ def write(name: str, facts: Mapping[str, Any], rows: Sequence[Row], intro: str) 
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     where = f"{facts['cpu']}, {facts['cores']} cores, load {facts['load']} beforehand"
     clock = ", processor time" if facts.get("clock") == "processor" else ""
-    block = f"{intro}\n\n{table(rows)}\n\nMedians{clock}, in turns, on {where}.\n"
+    block = f"{intro}\n\n{table(rows if shown is None else shown)}\n\nMedians{clock}, in turns, on {where}.\n"
     README.write_text(replaced(README.read_text(encoding="utf-8"), name, block), encoding="utf-8")
 
 
