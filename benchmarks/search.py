@@ -47,8 +47,8 @@ INTRO = """\
 
 The 10 nearest, exactly. hashcli reads the codes from the database's map and compares every block with its checksum;
 the others have them in memory, and *read* is numpy's quickest pass over them there. *C* is the compiled kernel, one
-thread; *clustered* codes are a few bits off one of a thousand centers. A gallery is *opened* in a new process, until the
-ten nearest are printed, against a script that does no more and checks nothing. All figures are in
+thread; *clustered* codes are a few bits off one of a thousand centers. A gallery is *opened* in a new process, until
+its ten nearest are printed, against a script that does no more and checks nothing. All figures are in
 [search.md](benchmarks/results/search.md)."""
 
 

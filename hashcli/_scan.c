@@ -308,25 +308,29 @@ static void *copied(const Py_buffer *from)
 static PyObject *start(PyObject *module, PyObject *args)
 {
     (void)module;
-    Py_buffer queries = {0}, limits = {0};
+    Py_buffer queries = {0};
+    long long limit;
     PyObject *result = NULL;
     const char *name;
     struct search *s = calloc(1, sizeof *s);
     if (!s)
         return PyErr_NoMemory();
-    if (!PyArg_ParseTuple(args, "sny*y*n", &name, &s->n_words, &queries, &limits, &s->k))
+    if (!PyArg_ParseTuple(args, "sny*Ln", &name, &s->n_words, &queries, &limit, &s->k))
         goto done;
     for (int i = 0; i < N_KERNELS; i++)
         if (!strcmp(name, kernels[i].name) && supported(&kernels[i]))
             s->kernel = &kernels[i];
-    s->n_queries = limits.len / 8;
+    s->n_queries = s->n_words > 0 ? queries.len / 8 / s->n_words : 0;
     s->n_bins = 64 * s->n_words + 1;
     if (!s->kernel || s->n_words < 1 || s->n_words > MOST_WORDS || s->k < 0 || s->n_queries < 1 ||
         s->n_queries > INT32_MAX || queries.len != s->n_queries * s->n_words * 8) {
-        PyErr_Format(PyExc_ValueError, "no such kernel here, or arrays that do not fit together: %s", name);
+        PyErr_Format(PyExc_ValueError, "no such kernel here, or queries that do not fit: %s", name);
         goto done;
     }
-    s->queries = copied(&queries), s->limits = copied(&limits);
+    s->queries = copied(&queries);
+    s->limits = malloc((size_t)s->n_queries * sizeof *s->limits);
+    for (Py_ssize_t q = 0; s->limits && q < s->n_queries; q++)
+        s->limits[q] = limit;
     s->histograms = calloc((size_t)(s->n_queries * s->n_bins) + 1, sizeof *s->histograms);
     s->finds = malloc(TILE * sizeof *s->finds), s->room = TILE;
     if (!s->queries || !s->limits || !s->histograms || !s->finds)
@@ -337,7 +341,6 @@ done:
     if (!result)
         dispose(s);
     PyBuffer_Release(&queries);
-    PyBuffer_Release(&limits);
     return result;
 }
 
@@ -446,14 +449,53 @@ static PyObject *stored(PyObject *module, PyObject *args)
     return result;
 }
 
-static PyObject *finds(PyObject *module, PyObject *capsule)
+/* Put the finds in order of query, distance and slot, the first k of each query at most, and note where each query's
+   end; returns how many there are, or -1 when memory ran out. */
+static Py_ssize_t in_order(const struct search *s, int64_t *slots, int64_t *distances, int64_t *ends)
+{
+    Py_ssize_t n_places = s->n_queries * s->n_bins, n = 0;
+    Py_ssize_t *places = calloc((size_t)n_places + 1, sizeof *places);
+    if (!places)
+        return -1;
+    for (const struct find *f = s->finds; f < s->finds + s->n_finds; f++)
+        places[f->query * s->n_bins + f->distance]++;
+    for (Py_ssize_t q = 0; q < s->n_queries; q++) {
+        Py_ssize_t start = n, end = s->k ? start + s->k : PY_SSIZE_T_MAX;
+        for (Py_ssize_t *place = places + q * s->n_bins; place < places + (q + 1) * s->n_bins; place++) {
+            Py_ssize_t here = *place;
+            *place = n; /* of the first; from the last on there is no room */
+            n = here < end - n ? n + here : end;
+        }
+        ends[q] = n;
+    }
+    for (const struct find *f = s->finds; f < s->finds + s->n_finds; f++) { /* they came in the order of slots */
+        Py_ssize_t place = places[f->query * s->n_bins + f->distance]++;
+        if (place < ends[f->query])
+            slots[place] = f->slot, distances[place] = f->distance;
+    }
+    free(places);
+    return n;
+}
+
+static PyObject *result(PyObject *module, PyObject *capsule)
 {
     (void)module;
     struct search *s = PyCapsule_GetPointer(capsule, CAPSULE);
     if (!s)
         return NULL;
-    return Py_BuildValue("y#y#", (const char *)s->finds, s->n_finds * (Py_ssize_t)sizeof *s->finds,
-                         (const char *)s->limits, s->n_queries * 8);
+    PyObject *slots = PyByteArray_FromStringAndSize(NULL, 8 * s->n_finds);
+    PyObject *distances = PyByteArray_FromStringAndSize(NULL, 8 * s->n_finds);
+    PyObject *ends = PyByteArray_FromStringAndSize(NULL, 8 * s->n_queries);
+    if (slots && distances && ends) {
+        if (in_order(s, (int64_t *)PyByteArray_AsString(slots), (int64_t *)PyByteArray_AsString(distances),
+                     (int64_t *)PyByteArray_AsString(ends)) >= 0)
+            return Py_BuildValue("NNN", slots, distances, ends);
+        PyErr_NoMemory();
+    }
+    Py_XDECREF(slots);
+    Py_XDECREF(distances);
+    Py_XDECREF(ends);
+    return NULL;
 }
 
 static PyObject *names(PyObject *module, PyObject *unused)
@@ -473,12 +515,12 @@ static PyObject *names(PyObject *module, PyObject *unused)
 
 static PyMethodDef methods[] = {
     {"names", names, METH_NOARGS, "The kernels that this processor runs, fastest first."},
-    {"start", start, METH_VARARGS, "A search with a kernel: n_words, queries, limits, k (0: all)."},
+    {"start", start, METH_VARARGS, "A search with a kernel: n_words, queries, limit, k (0: all)."},
     {"block", (PyCFunction)(void (*)(void))block, METH_FASTCALL, "A search takes in a block -> the block's sums."},
     {"stored", stored, METH_VARARGS,
      "A search takes in a block as it is stored: its number, first slot, slots, value, bytes of its header.\n\n"
      "None: it is not the usual kind, and was not taken in; else whether its words have the sums in its header."},
-    {"finds", finds, METH_O, "What a search has found so far: (slot, query, distance) each; and its limits."},
+    {"result", result, METH_O, "What a search has found: slots, distances, and where each query's end, as 64-bit words."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -5,9 +5,9 @@ The pass is made by `_scan.c` where it was built, else by `scan_numpy`, with equ
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,6 @@ try:
     from hashcli import _scan as _compiled  # type: ignore[attr-defined, no-redef, unused-ignore]
 except ImportError:
     _compiled = None
-
-_FIND = np.dtype([("slot", np.int64), ("query", np.int32), ("distance", np.int32)])
 
 
 def kernels() -> list[str]:
@@ -57,11 +55,11 @@ class TopK:
         self._k = k
         bins = 64 * self._n_words + 1
         # a slot counts for a query only below its limit: the radius at first, then the k-th distance so far
-        limits = np.full(n_queries, bins if radius is None else min(radius + 1, bins), np.int64)
+        limit = bins if radius is None else min(radius + 1, bins)
         self._next_slot = 0
         chosen = kernel() if n_queries else "numpy"
         self._scan: _CompiledScan | NumpyScan
-        self._scan = NumpyScan(queries, limits, k) if chosen == "numpy" else _CompiledScan(chosen, queries, limits, k)
+        self._scan = NumpyScan(queries, limit, k) if chosen == "numpy" else _CompiledScan(chosen, queries, limit, k)
 
     def block(
         self,
@@ -97,19 +95,14 @@ class TopK:
 
     def result(self) -> list[tuple[Ints, Ints]]:
         """Per query (slots, distances), ordered by distance, then slot. Raises Mismatch."""
-        found = []
-        for slots, distances in self._scan.found():
-            order = distances.argsort(kind="stable")[: self._k]
-            found.append((slots[order], distances[order]))
-        return found
+        return self._scan.result()
 
 
 class _CompiledScan:
     """As `NumpyScan`, by a kernel of `_scan.c`."""
 
-    def __init__(self, name: str, queries: Words, limits: Ints, k: int | None) -> None:
-        self._n_queries = queries.shape[1]
-        self._search = _compiled.start(name, len(queries), np.ascontiguousarray(queries.T), limits, k or 0)
+    def __init__(self, name: str, queries: Words, limit: int, k: int | None) -> None:
+        self._search = _compiled.start(name, len(queries), np.ascontiguousarray(queries.T), limit, k or 0)
 
     def block(self, first_slot: int, words: Words, live: NDArray[np.bool_] | None, sums: bytes | None) -> None:
         if _compiled.block(self._search, words, first_slot, live) != sums and sums is not None:
@@ -121,10 +114,6 @@ class _CompiledScan:
             raise Mismatch(first_slot)
         return same is True
 
-    def found(self) -> Iterator[tuple[Ints, Ints]]:
-        found, lowered = _compiled.finds(self._search)
-        finds, limits = np.frombuffer(found, _FIND), np.frombuffer(lowered, np.int64)
-        finds = finds[finds["distance"] <= limits[finds["query"]]]  # others were near only until nearer ones came
-        finds = finds[finds["query"].argsort(kind="stable")]  # found in the order of slots
-        for mine in np.split(finds, finds["query"].searchsorted(np.arange(1, self._n_queries))):
-            yield mine["slot"], mine["distance"].astype(np.int64)
+    def result(self) -> list[tuple[Ints, Ints]]:
+        slots, distances, ends = (np.frombuffer(words, np.int64) for words in _compiled.result(self._search))
+        return [(slots[a:b], distances[a:b]) for a, b in itertools.pairwise([0, *ends.tolist()])]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,16 @@ _COMPARED_AT_ONCE = 64  # folding the sums of one block takes nearly as long
 
 
 class NumpyScan:
-    """A search under way. `limits` (q,): distances count only below; `k` nearest (None: all).
+    """A search under way. Only distances below `limit` count, of them the `k` least (None: all).
 
     A block takes as long as a hundred calls of numpy on nothing at all, so each of them counts.
     """
 
-    def __init__(self, queries: Words, limits: Ints, k: int | None) -> None:
+    def __init__(self, queries: Words, limit: int, k: int | None) -> None:
         n_words, n_queries = queries.shape
         self._k, self._unlimited = k, 64 * n_words + 1
         self._queries = [list(query) for query in queries.T]
-        self._limits: list[int] = limits.tolist()
+        self._limits = [limit] * n_queries
         self._nearest: list[list[int]] = [[]] * n_queries  # the k least distances so far, ascending
         self._found: list[list[tuple[int, Ints, NDArray[Any]]]] = [[] for _ in range(n_queries)]
         self._unchecked: list[tuple[int, bytes]] = []  # their sums are in self._segments
@@ -63,14 +62,16 @@ class NumpyScan:
         """Take in no value of the database as it is: `blocks.decode` comes first."""
         return False
 
-    def found(self) -> Iterator[tuple[Ints, Ints]]:
-        """Per query (slots, distances) below or at its limit, by slot. Raises Mismatch."""
+    def result(self) -> list[tuple[Ints, Ints]]:
+        """As `scan.TopK.result`."""
         self._check()
-        for limit, pieces in zip(self._limits, self._found, strict=True):
-            slots = np.concatenate([np.empty(0, np.int64), *(first + near for first, near, _ in pieces)])
-            distances = np.concatenate([np.empty(0, np.int64), *(distances for *_, distances in pieces)])
-            kept = distances <= limit  # others were near only until nearer ones came
-            yield slots[kept], distances[kept]
+        return [self._nearest_of(pieces) for pieces in self._found]
+
+    def _nearest_of(self, pieces: list[tuple[int, Ints, NDArray[Any]]]) -> tuple[Ints, Ints]:
+        slots = np.concatenate([np.empty(0, np.int64), *(first + near for first, near, _ in pieces)])
+        distances = np.concatenate([np.empty(0, np.int64), *(distances for *_, distances in pieces)])
+        order = distances.argsort(kind="stable")[: self._k]  # some were near only until nearer ones came
+        return slots[order], distances[order]
 
     def _take(self, number: int, first_slot: int, near: Ints, live: NDArray[np.bool_] | None) -> None:
         if live is not None:
