@@ -19,10 +19,11 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,8 +33,8 @@ from generated import bare_walk, batch, gallery, jpegs, tree
 from PIL import JpegImagePlugin
 from timing import CLOCKS, RESULTS, ROUNDS, Row, compared, finish, machine, paired
 
-from hashcli import backbones, codes
-from hashcli.decoding import decode_all, default_workers
+from hashcli import backbones, codes, extraction
+from hashcli.decoding import Decoded, decode_all, default_workers
 from hashcli.encoder import Encoder
 from hashcli.encoding import OnCPU
 from hashcli.indexing import index
@@ -53,7 +54,8 @@ INTRO = """\
 
 *photos* are whole runs of `hashcli index` on new photos, start-up, isolation, digests and storing included, against
 the rate that decoding alone and encoding alone, each on all cores, would give one after the other. *workers* are the
-isolated decoders with digests, against the same decoding in plain processes without. The tree has 100,000 photos."""
+isolated decoders with digests, against the same decoding in plain processes without; *index()* whole runs of it in one
+process that is there already, with and without both. The tree has 100,000 photos."""
 
 
 def main() -> None:
@@ -185,7 +187,58 @@ def encode(folder: Path) -> dict[str, float]:
     return _stopwatch(lambda: [session.features(pixels[: n - first]) for first in range(0, n, session.batch)])
 
 
-CHILDREN: Mapping[str, Callable[[Path], dict[str, float]]] = {"plain": plain, "workers": workers, "encode": encode}
+# ---- what isolation costs
+
+
+def isolation(scratch: Path, turns: Turns) -> Iterator[Row]:
+    """Whole runs of index() on new photos, as it is and with decoders that are trusted and no digests of contents."""
+    for name, sizes in SIZES.items():
+        folder = jpegs(scratch / name.replace(" ", ""), *sizes)
+        _library(scratch, folder)
+        took: dict[str, list[float]] = {"isolated": [], "trusting": []}
+
+        def run(child: str, folder: Path = folder, took: dict[str, list[float]] = took) -> None:
+            took[child].append(_child(child, folder)["wall"])
+
+        rounds = len(turns({child: (lambda child=child: run(child)) for child in took})["isolated"])
+        ours, theirs = (median(seconds[1:]) for seconds in took.values())
+        n = len(list(folder.iterdir()))
+        what = f"index() of {n} photos, {name}"
+        yield Row(what, "neither isolation nor digests", ours, theirs, "s", at_most=1.1, rounds=rounds)
+
+
+def isolated(folder: Path) -> dict[str, float]:
+    """index() as it is, on all cores; wall time."""
+    with tempfile.TemporaryDirectory(prefix="hashcli-") as place:
+        library = Library.open(shutil.copytree(_library(folder.parent, folder), Path(place, "library")))
+        took = _stopwatch(lambda: index(library, [folder], progress=Silent()))
+        with library.require().gallery() as held:
+            assert held.count() >= len(_files(folder))
+        return took
+
+
+def trusting(folder: Path) -> dict[str, float]:
+    """The same with plain processes, and names for digests."""
+
+    def decode_plainly(
+        files: Sequence[PhotoFile], size: int, fit: str, workers: int | None, **_: object
+    ) -> Iterator[Decoded]:
+        with ProcessPoolExecutor(workers or default_workers(), initializer=_prepare, initargs=(size, fit)) as pool:
+            for number, pixels in enumerate(pool.map(_decoded, files)):
+                digest = blake2b(files[number].full, digest_size=16).digest()
+                yield Decoded(number, digest, np.frombuffer(pixels, np.uint8).reshape(size, size, 3))
+
+    extraction.decode_all = decode_plainly  # type: ignore[assignment]
+    return isolated(folder)
+
+
+CHILDREN: Mapping[str, Callable[[Path], dict[str, float]]] = {
+    "plain": plain,
+    "workers": workers,
+    "encode": encode,
+    "isolated": isolated,
+    "trusting": trusting,
+}
 
 
 def _library(scratch: Path, folder: Path) -> Path:
@@ -305,6 +358,7 @@ def store(scratch: Path, turns: Turns) -> Iterator[Row]:
 
 PARTS: Mapping[str, Callable[[Path, Turns], Iterator[Row]]] = {
     "photos": photos,
+    "isolation": isolation,
     "rule": rule,
     "tree": unchanged,
     "store": store,
