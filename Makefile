@@ -57,7 +57,7 @@ check: setup ## style, types, import layers
 
 bench: setup ## measure speed and memory; results go to benchmarks/results and the README
 	$(PIP) --no-build-isolation -e '.[bench]'
-	@for name in search startup memory indexing training; do \
+	@for name in search opening startup memory indexing training; do \
 	  echo "== $$name"; $(BIN)/python "benchmarks/$$name.py" || exit 1; done
 
 quality: setup ## measure how good codes are, what is missing; DATA=DIR adds the tasks whose data lies there

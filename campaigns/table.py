@@ -74,6 +74,7 @@ def _checksums(result: dict[str, Any]) -> list[Line]:
             f"{result['blocks']:,}",
             f"{missed['blocks']} missed",
         ),
+        ("pairs of bits flipped in one block", f"{result['pairs']:,}", f"{missed['pairs']} missed"),
     ]
 
 
