@@ -11,40 +11,35 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 from generated import bare_walk, batch, gallery, jpegs, tree
+from indexing_children import blank_library, cpu, photo_files
 from PIL import JpegImagePlugin
 from timing import CLOCKS, RESULTS, ROUNDS, Row, compared, finish, machine, paired
 
-from hashcli import backbones, codes, extraction
-from hashcli.decoding import Decoded, decode_all, default_workers
+from hashcli import codes
 from hashcli.encoder import Encoder
-from hashcli.encoding import OnCPU
 from hashcli.indexing import index
 from hashcli.library import Library
-from hashcli.photos import PhotoFile, decode, read
+from hashcli.photos import decode, read
 from hashcli.progress import Silent
-from hashcli.walking import walk
 
 Turns = Callable[[Mapping[str, Callable[[], object]]], dict[str, list[float]]]
 HASHCLI = Path(sysconfig.get_path("scripts"), "hashcli")
+CHILD = Path(__file__).with_name("indexing_children.py")
 SIZES = {"12 MP": (4000, 3000, 16, 5), "2 MP": (1600, 1200, 60, 6)}  # width, height, scenes, copies of each
 TREE = (500, 200)  # folders, photos in each
 GALLERIES = (100_000, 1_000_000, 10_000_000)
@@ -65,11 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.child:
-        print(json.dumps(CHILDREN[arguments.child[0]](Path(arguments.child[1]))))
-        return
     parts = RESULTS / "indexing"
     parts.mkdir(exist_ok=True)
     facts = machine() | {"clock": arguments.clock}
@@ -93,7 +84,7 @@ def photos(scratch: Path, turns: Turns) -> Iterator[Row]:
     for name, sizes in SIZES.items():
         folder = jpegs(scratch / name.replace(" ", ""), *sizes)
         blank = _library(scratch, folder)
-        took: dict[str, list[dict[str, float]]] = {child: [] for child in ("index", *CHILDREN)}
+        took: dict[str, list[dict[str, float]]] = {child: [] for child in ("index", "plain", "workers", "encode")}
 
         def run(child: str, folder: Path = folder, blank: Path = blank, took: dict[str, Any] = took) -> None:
             took[child].append(_indexed(folder, blank) if child == "index" else _child(child, folder))
@@ -119,72 +110,15 @@ def _indexed(folder: Path, blank: Path) -> dict[str, float]:
 
 
 def _child(name: str, folder: Path) -> dict[str, float]:
-    return _timed([sys.executable, __file__, "--child", name, str(folder)])
+    return _timed([sys.executable, CHILD, name, str(folder)])
 
 
 def _timed(command: list[str]) -> dict[str, float]:
     """Seconds of a command: as it says itself, else all of it; and of all processes that it waited for."""
-    before, start = _cpu(), time.perf_counter()
+    before, start = cpu(), time.perf_counter()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     wall = time.perf_counter() - start
-    return {"wall": wall, "cpu": _cpu() - before, **(json.loads(done.stdout) if done.stdout else {})}
-
-
-def _cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _files(folder: Path) -> list[PhotoFile]:
-    return [file for file in walk(os.fsencode(folder)) if isinstance(file, PhotoFile)]
-
-
-def _stopwatch(work: Callable[[], object]) -> dict[str, float]:
-    start, cpu = time.perf_counter(), time.process_time()
-    work()
-    return {"wall": time.perf_counter() - start, "cpu": time.process_time() - cpu}
-
-
-def plain(folder: Path) -> dict[str, float]:
-    """Decode in as many processes as there are cores, which are not isolated and make no digests."""
-    files, spec = _files(folder), backbones.exported(backbones.DEFAULT, Silent()).spec
-    with ProcessPoolExecutor(default_workers(), initializer=_prepare, initargs=(spec.size, spec.fit)) as pool:
-        list(pool.map(_decoded, files[:4]))  # has them started
-        start = time.perf_counter()
-        list(pool.map(_decoded, files))
-        wall = time.perf_counter() - start
-    return {"wall": wall, "cpu": _cpu() * len(files) / (len(files) + 4)}
-
-
-_chosen: list[Any] = []
-
-
-def _prepare(size: int, fit: str) -> None:
-    _chosen[:] = [size, fit]
-
-
-def _decoded(file: PhotoFile) -> bytes:
-    return decode(read(file), _chosen[0], _chosen[1]).tobytes()
-
-
-def workers(folder: Path) -> dict[str, float]:
-    """Decode as `hashcli index` does: isolated, with digests."""
-    files, spec = _files(folder), backbones.exported(backbones.DEFAULT, Silent()).spec
-    found = decode_all([*files[:4], *files], spec.size, spec.fit)
-    for _ in range(4):
-        next(found)
-    start = time.perf_counter()
-    list(found)
-    return {"wall": time.perf_counter() - start}
-
-
-def encode(folder: Path) -> dict[str, float]:
-    """Encode as many photos as the folder has, decoded before."""
-    backbone = backbones.exported(backbones.DEFAULT, Silent())
-    session, n, size = OnCPU(backbone), len(_files(folder)), backbone.spec.size
-    pixels = np.random.default_rng(0).integers(0, 256, (session.batch, size, size, 3), dtype=np.uint8)
-    session.features(pixels[:2])
-    return _stopwatch(lambda: [session.features(pixels[: n - first]) for first in range(0, n, session.batch)])
+    return {"wall": wall, "cpu": cpu() - before, **(json.loads(done.stdout) if done.stdout else {})}
 
 
 # ---- what isolation costs
@@ -207,43 +141,9 @@ def isolation(scratch: Path, turns: Turns) -> Iterator[Row]:
         yield Row(what, "neither isolation nor digests", ours, theirs, "s", at_most=1.1, rounds=rounds)
 
 
-def isolated(folder: Path) -> dict[str, float]:
-    """index() as it is, on all cores; wall time."""
-    with tempfile.TemporaryDirectory(prefix="hashcli-") as place:
-        library = Library.open(shutil.copytree(_library(folder.parent, folder), Path(place, "library")))
-        took = _stopwatch(lambda: index(library, [folder], progress=Silent()))
-        with library.require().gallery() as held:
-            assert held.count() >= len(_files(folder))
-        return took
-
-
-def trusting(folder: Path) -> dict[str, float]:
-    """The same with plain processes, and names for digests."""
-
-    def decode_plainly(
-        files: Sequence[PhotoFile], size: int, fit: str, workers: int | None, **_: object
-    ) -> Iterator[Decoded]:
-        with ProcessPoolExecutor(workers or default_workers(), initializer=_prepare, initargs=(size, fit)) as pool:
-            for number, pixels in enumerate(pool.map(_decoded, files)):
-                digest = blake2b(files[number].full, digest_size=16).digest()
-                yield Decoded(number, digest, np.frombuffer(pixels, np.uint8).reshape(size, size, 3))
-
-    extraction.decode_all = decode_plainly  # type: ignore[assignment]
-    return isolated(folder)
-
-
-CHILDREN: Mapping[str, Callable[[Path], dict[str, float]]] = {
-    "plain": plain,
-    "workers": workers,
-    "encode": encode,
-    "isolated": isolated,
-    "trusting": trusting,
-}
-
-
 def _library(scratch: Path, folder: Path) -> Path:
     """A library with a hasher, and neither photos nor features of `folder`."""
-    blank = scratch / f"library-{folder.name}"
+    blank = blank_library(folder)
     if not blank.exists():
         other = jpegs(scratch / "other", 320, 240, 80, 1)
         command = [HASHCLI, "train", "--quiet", "--method", "itq", "--library", blank, other]
@@ -259,7 +159,7 @@ def rule(scratch: Path, turns: Turns) -> Iterator[Row]:
     folder = jpegs(scratch / "12MP", *SIZES["12 MP"])
     hasher = Library.open(_library(scratch, folder)).require().hasher
     encoder, spec = Encoder(hasher), hasher.spec
-    data = [read(file) for file in _files(folder)[:: SIZES["12 MP"][3]]]
+    data = [read(file) for file in photo_files(folder)[:: SIZES["12 MP"][3]]]
 
     def scaled(some: list[Any] = data[:4]) -> list[Any]:
         return [decode(one, spec.size, spec.fit) for one in some]
