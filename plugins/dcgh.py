@@ -14,14 +14,13 @@ from hashcli.data import TrainingData
 from hashcli.errors import UsageError
 from hashcli.kernels import Kernel, regress, unseen
 from hashcli.method import Fitted, HashMethod, Run
+from hashcli.orthogonal import balanced, polar, whiten
 from hashcli.settings import Param
 
 if TYPE_CHECKING:
     from torch import nn
 
 Array = NDArray[np.float64]
-# Directions whose eigen- or singular value is a smaller share of the largest are rounding, not data.
-NOISE = 1e-8
 # The regressions that say which classes are alike keep a ridge even where the hash functions have none (DCGH-r).
 FOLDS, CONFUSION_RIDGE, DRAWS = 5, 0.1, 10
 
@@ -244,34 +243,6 @@ class Problem:
             agreement = ((s.h @ s.h.T) * (b @ b.T)).sum() - 2 * r * ((s.h @ self.y.T) * (b @ self.y.T)).sum()
             total += np.square(b - w @ x).sum() + a * np.square(b - s.u @ f).sum() + beta * (agreement + r * r * same)
         return float(total)
-
-
-def polar(m: Array) -> Array:
-    """P Q^T of the thin SVD m = P S Q^T, which of all semi-orthogonal matrices of this shape maximizes <., m>."""
-    left, _, right = np.linalg.svd(m, full_matrices=False)
-    return left @ right
-
-
-def balanced(m: Array, rng: np.random.Generator) -> Array:
-    """The B (r, n) that maximizes <B, m> under B 1 = 0 and B B^T = n I (Eqs. 6-8); n must exceed r.
-
-    What m leaves open, as its rows depend on each other, is filled at random.
-    """
-    n = m.shape[1]
-    left, values, right = np.linalg.svd(m - m.mean(1, keepdims=True), full_matrices=False)
-    kept = values > NOISE * values[0]
-    fixed, free = right[kept].T, rng.standard_normal((n, int((~kept).sum())))
-    # orthogonal to ones means that the sum is 0
-    basis = np.linalg.qr(np.concatenate([np.ones((n, 1)), fixed, free], 1))[0]
-    filled = basis[:, 1 + fixed.shape[1] :]
-    return n**0.5 * np.asarray(left[:, kept] @ fixed.T + left[:, ~kept] @ filled.T)
-
-
-def whiten(x: Array) -> Array:
-    """x (d, n) -> (d', n) with rows of the same span and x x^T = n I; directions of rounding noise are dropped."""
-    values, vectors = np.linalg.eigh(x @ x.T)
-    kept = values > NOISE * values[-1]
-    return x.shape[1] ** 0.5 * np.asarray((vectors[:, kept] / np.sqrt(values[kept])).T @ x)
 
 
 def _label_columns(data: TrainingData) -> Array:

@@ -10,13 +10,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from hashcli_plugins.dcgh import DCGH, Problem, State, balanced, polar, whiten
+from hashcli_plugins.dcgh import CONFUSION_RIDGE, DCGH, FOLDS, Problem, State
 
 from hashcli.data import SourceData, TargetData, TrainingData
 from hashcli.errors import UsageError
 from hashcli.kernels import Kernel, regress
 from hashcli.method import Fitted, Run, Task
 from hashcli.network import export_head
+from hashcli.orthogonal import balanced, polar, whiten
 from hashcli.settings import parse
 
 N, CLASSES = 60, 4
@@ -139,6 +140,39 @@ def test_no_step_raises_the_objective_with_whitened_kernels(
             values.append(objective(p, state))
     assert all(later <= earlier * (1 + 1e-9) for earlier, later in itertools.pairwise(values))
     assert values[-1] < values[0]
+
+
+def test_classes_that_are_taken_for_each_other_start_with_codes_that_are_alike(rng: np.random.Generator) -> None:
+    labels = np.arange(160) % CLASSES
+    modalities = []
+    for d in (20, 12):
+        centers = rng.standard_normal((CLASSES, d))
+        centers[1] = centers[0] + 0.1 * rng.standard_normal(d)
+        modalities.append((centers[labels] + 0.3 * rng.standard_normal((160, d))).astype(np.float32))
+    kernels = [Kernel.fit(rows, 40, rng)(rows) for rows in modalities]
+    p = Problem(kernels, np.eye(CLASSES)[labels].T, 64, DCGH.Settings())
+    codes = p.start(rng).h[:, :CLASSES]  # the first of each class
+    agreed = codes.T @ codes / 64
+    others = agreed[~np.eye(CLASSES, dtype=bool)].reshape(CLASSES, -1)
+    assert agreed[0, 1] < 1 and agreed[0, 1] == others.max() > others[2:].max() + 0.4
+
+
+def test_how_alike_classes_are_is_told_from_scores_of_photos_that_regressions_did_not_see(
+    rng: np.random.Generator,
+) -> None:
+    p = problem(rng, 8)
+    root = p.confusions(np.random.default_rng(1))
+    folds, expected = np.random.default_rng(1).permutation(N) % FOLDS, np.zeros((CLASSES, CLASSES))
+    for x in p.kernels:
+        means = np.zeros((CLASSES, CLASSES))
+        for i in range(N):
+            seen = folds != folds[i]
+            score = regress(p.y[:, seen], x[:, seen], CONFUSION_RIDGE) @ x[:, i]
+            means += np.outer(score, p.y[:, i] / p.y.sum(1))
+        means -= means.mean(1, keepdims=True)
+        means /= np.linalg.norm(means)
+        expected += means.T @ means
+    np.testing.assert_allclose(root.T @ root, expected, atol=1e-8)
 
 
 def test_the_published_projection_step_is_not_the_best_one(rng: np.random.Generator) -> None:
