@@ -146,7 +146,8 @@ def tried(folder: Path, sound: dict[str, Any]) -> tuple[int, bytes]:
         return code, pipe.read()
 
 
-def test_no_page_of_the_past_or_of_another_table_gives_a_wrong_answer(folder: Path) -> None:
+@pytest.mark.parametrize("n_attacks", [60, pytest.param(10**6, marks=pytest.mark.slow)])
+def test_no_page_of_the_past_or_of_another_table_gives_a_wrong_answer(folder: Path, n_attacks: int) -> None:
     path = folder / "data.mdb"
     data = path.read_bytes()
     sound = dict(answers(folder))
@@ -154,7 +155,7 @@ def test_no_page_of_the_past_or_of_another_table_gives_a_wrong_answer(folder: Pa
     attacks = [(p, other) for p in pointers(data) for other in range(2, len(data) // PAGE) if other != p.page]
     codes = Counter[int]()
     wrong = []
-    for pointer, other in draw.sample(attacks, min(len(attacks), int(os.environ.get("ATTACKS", "80")))):
+    for pointer, other in draw.sample(attacks, min(len(attacks), n_attacks)):
         with path.open("r+b") as file:
             os.pwrite(file.fileno(), other.to_bytes(pointer.size, "little"), pointer.place)
             code, what = tried(folder, sound)
@@ -163,6 +164,5 @@ def test_no_page_of_the_past_or_of_another_table_gives_a_wrong_answer(folder: Pa
         if code not in (RIGHT, DAMAGED):
             wrong.append((pointer, other, code, what))
     assert dict(answers(folder)) == sound
-    print(len(attacks), codes)
     assert not wrong, wrong[:10]
-    assert set(codes) <= {RIGHT, DAMAGED}
+    assert min(codes[RIGHT], codes[DAMAGED]) > 5, codes
