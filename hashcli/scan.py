@@ -52,7 +52,6 @@ class TopK:
         if (k is not None and k < 1) or (radius is not None and radius < 0):
             raise ValueError(f"k must be at least 1 and the radius at least 0, not {k} and {radius}")
         self._n_words, n_queries = queries.shape
-        self._k = k
         bins = 64 * self._n_words + 1
         # a slot counts for a query only below its limit: the radius at first, then the k-th distance so far
         limit = bins if radius is None else min(radius + 1, bins)
