@@ -4,6 +4,7 @@ that it can, else as colored half blocks."""
 from __future__ import annotations
 
 import importlib.util
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -39,7 +40,8 @@ def check() -> None:
 
 def draw(asked: Sequence[Asked], workers: int | None, progress: Progress) -> None:
     """Print, for each query, its photo and the first results side by side on stdout, with rank, distance and label."""
-    # asks the terminal what it can draw as soon as it is imported
+    # it asks the terminal what it can draw as soon as it is imported, and logs a traceback where none answers
+    logging.getLogger("textual_image").addHandler(logging.NullHandler())
     from textual_image.renderable import Image as Drawn
 
     console = Console(file=sys.stdout, highlight=False)
@@ -58,7 +60,9 @@ def draw(asked: Sequence[Asked], workers: int | None, progress: Progress) -> Non
 def _tiles(query: Asked) -> list[tuple[bytes, str]]:
     """Photos and what stands below them."""
     own = [(query.photo, "looked for")] if query.photo else []
-    found = [(m.path, text(f"{m.rank}: {m.distance} bits  {m.label or ''}")) for m in query.matches]
+    found = [
+        (m.path, text(f"{m.rank}: {m.distance} bit{'s' * (m.distance != 1)}  {m.label or ''}")) for m in query.matches
+    ]
     return [*own, *found][:MOST]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import logging
 import os
 import re
 import shutil
@@ -238,6 +239,18 @@ def test_preview_changes_nothing_in_a_pipe_and_asks_for_nothing(library, monkeyp
     assert cli.main(["query", "own/3.png", "--preview"]) == 0
 
     assert capfdbinary.readouterr().out == plain
+
+
+def test_a_terminal_that_does_not_answer_is_nothing_to_talk_about(monkeypatch, capfd):
+    from hashcli import preview
+
+    monkeypatch.setattr(logging.root, "handlers", [])  # pytest's own would take it all
+    preview.draw([], None, Silent())
+    capfd.readouterr()
+
+    logging.getLogger("textual_image._terminal").warning("assuming sizes", exc_info=TimeoutError())
+
+    assert capfd.readouterr() == ("", "")
 
 
 def test_preview_names_the_extra_that_draws(library, monkeypatch, capfd):
