@@ -328,4 +328,3 @@ class COUPLE(LabelCodeMethod):
         if state:
             self._teacher = self.build_head().to(self._device).eval()
             self._teacher.load_state_dict(state)
-
