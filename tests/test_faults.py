@@ -220,7 +220,9 @@ def test_a_library_that_may_no_longer_be_written_in_the_middle_ends_the_run_and_
     assert len(held(library)) == len(before) + 40 and verify(library, Silent()) == []
 
 
-@pytest.mark.parametrize("part", ["library.json", "current", "generations", "gallery/data.mdb"])
+@pytest.mark.parametrize(
+    "part", ["library.json", "current", "generations", "gallery/data.mdb", "hasher/hasher.json", "hasher/head.onnx"]
+)
 def test_what_may_not_be_read_of_a_library_is_named_and_never_repaired(library, photos, capfd, part):
     generation = library.require().folder
     path = generation / part if "/" in part else library.folder / part
