@@ -28,7 +28,7 @@ import numpy as np
 from generated import bare_walk, batch, gallery, jpegs, tree
 from indexing_children import blank_library, cpu, photo_files
 from PIL import JpegImagePlugin
-from timing import CLOCKS, RESULTS, ROUNDS, Row, compared, finish, machine, paired
+from timing import CLOCKS, RESULTS, ROUNDS, Row, compared, environment, finish, machine, paired
 
 from hashcli import codes
 from hashcli.encoder import Encoder
@@ -116,7 +116,7 @@ def _child(name: str, folder: Path) -> dict[str, float]:
 def _timed(command: list[str]) -> dict[str, float]:
     """Seconds of a command: as it says itself, else all of it; and of all processes that it waited for."""
     before, start = cpu(), time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment())
     wall = time.perf_counter() - start
     return {"wall": wall, "cpu": cpu() - before, **(json.loads(done.stdout) if done.stdout else {})}
 

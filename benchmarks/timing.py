@@ -97,13 +97,13 @@ def compared(
 def run(command: Sequence[str | Path], env: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
     """Run a command to its end, in `folder`, its output dropped. Raises CalledProcessError."""
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    subprocess.run(command, env=_environment(env), cwd=folder, check=True, **quiet)
+    subprocess.run(command, env=environment(env), cwd=folder, check=True, **quiet)
 
 
 def peak_bytes(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
     """The most memory that a command held, mapped files included. Raises CalledProcessError."""
     watched = [sys.executable, "-I", "-S", "-c", _PEAK, *command]
-    done = subprocess.run(watched, env=_environment(env), capture_output=True, text=True, check=True)
+    done = subprocess.run(watched, env=environment(env), capture_output=True, text=True, check=True)
     return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -180,7 +180,10 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _environment(env: Mapping[str, str] | None) -> dict[str, str]:
-    # Python compiles modules once, as it does where hashcli was installed: the round that does not count is for that
+def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables for a measured command: ours and `env`, and Python may keep what it compiles, as where it is installed.
+
+    The round that does not count is for compiling.
+    """
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return inherited | (env or {})
