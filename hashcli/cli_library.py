@@ -195,8 +195,10 @@ def clean(
     with opened.writing():
         folders = [opened.folder / name for name in chosen if (opened.folder / name).exists()]
         freed = sum(disk_usage(folder) for folder in folders)
-        for folder in folders:
-            shutil.rmtree(folder)
+        if features:
+            opened.drop_features()
+        if work and (opened.folder / "work").exists():
+            shutil.rmtree(opened.folder / "work")
     Talk(quiet).say(f"{_megabytes(freed)} freed")
 
 

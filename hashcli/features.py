@@ -218,8 +218,11 @@ class FeatureCache:
     def _records(self, shard: int) -> NDArray[np.void]:
         """The whole rows of a shard, mapped. Mapped anew each time: the file grows, and may be gone."""
         path = self._shard(shard)
-        n = path.stat().st_size // self._dtype.itemsize if path.exists() else 0
-        return np.memmap(path, self._dtype, "r", shape=(n,)) if n else np.zeros(0, self._dtype)
+        try:
+            n = path.stat().st_size // self._dtype.itemsize
+            return np.memmap(path, self._dtype, "r", shape=(n,)) if n else np.zeros(0, self._dtype)
+        except FileNotFoundError:
+            return np.zeros(0, self._dtype)
 
 
 def _read_format(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli.errors import DamagedError, LibraryError, LockedError, MachineError, NoLibraryError
+from hashcli.errors import DamagedError, HashcliError, LibraryError, LockedError, MachineError, NoLibraryError
 from hashcli.generation import Building, Generation, State, check_record, read_json, write_json
 from hashcli.generations import Generations
 
@@ -144,7 +144,24 @@ class Library:
         from hashcli.features import FeatureCache
 
         folder = self.folder / "features" / spec.key
-        return FeatureCache(folder, spec.dim, write=False) if (folder / "index").is_dir() else None
+        if not (folder / "index").is_dir():
+            return None
+        try:
+            return FeatureCache(folder, spec.dim, write=False)
+        except HashcliError:
+            if folder.exists():
+                raise
+            return None  # `drop_features` was quicker
+
+    def drop_features(self) -> None:
+        """Delete all feature caches; for those who read them they are gone at once. Only for who is `writing`."""
+        kept, gone = self.folder / "features", self.folder / "work" / "features"
+        if gone.exists():  # a stopped run left it
+            shutil.rmtree(gone)
+        if kept.exists():
+            gone.parent.mkdir(exist_ok=True)
+            kept.rename(gone)
+            shutil.rmtree(gone)
 
     def kept_identity(self) -> IdentityCache | None:
         """The cache of photos' digests for reading alone; None where there is none."""

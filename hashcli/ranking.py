@@ -91,7 +91,10 @@ def cosines_to(wanted: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArra
 def cached_features(
     cache: FeatureCache | None, digests: Sequence[bytes], progress: Progress
 ) -> list[NDArray[np.float16] | None]:
-    """The features that are cached, None for the others. Damaged ones cost the order, not the search."""
+    """The features that are cached, None for the others. Damaged ones cost the order, not the search.
+
+    A cache that was dropped since it was opened has none.
+    """
     found: list[NDArray[np.float16] | None] = [None] * len(digests)
     if cache is None or not digests:
         return found
@@ -104,6 +107,8 @@ def cached_features(
     try:
         features = cache.take(rows[known])
     except DamagedRows as error:
+        if not cache.folder.exists():
+            return found
         progress.say(f"{error}; {REPAIR}")
         known = np.array([i for i in known if rows[i] not in error.rows], np.int64)
         features = cache.take(rows[known])

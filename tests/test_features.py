@@ -14,6 +14,10 @@ import pytest
 from hashcli import features
 from hashcli.errors import DamagedError, MachineError, NewerFormatError
 from hashcli.features import DamagedRows, FeatureCache
+from hashcli.library import Library
+from hashcli.progress import Silent
+from hashcli.ranking import cached_features
+from tests import tiny
 
 DIM = 6
 
@@ -27,6 +31,17 @@ def small_shards(monkeypatch):
 def cache(tmp_path):
     with FeatureCache(tmp_path / "f", DIM) as cache:
         yield cache
+
+
+class Says(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def digests(*numbers: int) -> list[bytes]:
@@ -237,3 +252,28 @@ def test_the_format_on_disk_is_version_1(tmp_path, monkeypatch):
     assert (tmp_path / "f" / "shard-00000.bin").read_bytes().hex() == (
         b"0123456789abcdef".hex() + "0ea09d662b5394e8" + np.array([1, -2], "<f2").tobytes().hex()
     )
+
+
+def test_a_reader_of_a_cache_that_is_dropped_finds_nothing_and_no_damage(tmp_path):
+    library = Library.create(tmp_path / "library")
+    spec = tiny.backbone(tmp_path / "backbone").spec
+    with library.features(spec) as cache:
+        cache.append(digests(1, 2), np.ones((2, spec.dim), np.float16))
+    reader, progress = library.kept_features(spec), Says()
+    assert all(feature is not None for feature in cached_features(reader, digests(1, 2), progress))
+
+    library.drop_features()
+
+    assert cached_features(reader, digests(1, 2), progress) == [None, None]
+    assert progress.lines == []
+    assert library.kept_features(spec) is None
+
+
+def test_a_cache_that_is_dropped_while_it_is_opened_is_none(tmp_path, monkeypatch):
+    library = Library.create(tmp_path / "library")
+    spec = tiny.backbone(tmp_path / "backbone").spec
+    library.features(spec).close()
+    read = features._read_format
+    monkeypatch.setattr(features, "_read_format", lambda path: library.drop_features() or read(path))
+
+    assert library.kept_features(spec) is None
