@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli.errors import DamagedError, MachineError, NewerFormatError
+from hashcli import versions
+from hashcli.errors import DamagedError, MachineError
 
 FORMAT, VERSION = "hashcli-tokenizer", 1
 MAX_MERGES, MAX_PART, MAX_CONTEXT = 1 << 17, 256, 1024
@@ -36,14 +37,7 @@ class Tokenizer:
     @classmethod
     def from_record(cls, record: dict[str, Any], what: str) -> Tokenizer:
         """Read what `record` gave, which may come from a stranger. Raises DamagedError that names `what` (the file)."""
-        version = record.get("version")
-        if record.get("format") != FORMAT or type(version) is not int or version < 1:
-            raise DamagedError(f"{what} does not describe a tokenizer")
-        if version > VERSION:
-            raise NewerFormatError(
-                f"{what} has format version {version}; this hashcli reads up to {VERSION}",
-                "upgrade it: pip install --upgrade hashcli",
-            )
+        versions.check(record, FORMAT, VERSION, what, "a tokenizer")
         merges, context = record.get("merges"), record.get("context")
         if not isinstance(merges, list) or len(merges) > MAX_MERGES or not all(isinstance(m, str) for m in merges):
             raise DamagedError(f"{what} does not have at most {MAX_MERGES} pairs of parts")

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli import codes
+from hashcli import codes, versions
 from hashcli.captions import caption_of
 from hashcli.durable import replace_file
-from hashcli.errors import DamagedError, NewerFormatError
+from hashcli.errors import DamagedError
 from hashcli.photos import PhotoError, stat_photo
 from hashcli.roots import Roots
 from hashcli.seals import unreadable
@@ -147,10 +147,7 @@ def _record(folder: Path, hasher: Hasher) -> dict[str, Any] | None:
     if not isinstance(record, dict) or record.get("format") != FORMAT or type(record.get("version")) is not int:
         raise broken()
     if record["version"] > VERSION:
-        raise NewerFormatError(
-            f"{path} has format version {record['version']}; this hashcli reads up to {VERSION}",
-            "upgrade it: pip install --upgrade hashcli",
-        )
+        raise versions.newer(str(path), record["version"], VERSION)
     if record.pop("digest", None) != _digest(record) or record["hasher"] != hasher.digest:
         raise broken()
     return record

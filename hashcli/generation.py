@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hashcli import versions
 from hashcli.durable import replace_file
-from hashcli.errors import DamagedError, NewerFormatError
+from hashcli.errors import DamagedError
 
 if TYPE_CHECKING:
     from hashcli.gallery import Gallery
@@ -133,10 +134,7 @@ def check_record(record: dict[str, Any], path: Path, newest: int) -> None:
     if not isinstance(version, int) or version < 1:
         raise DamagedError(f"{path} has no readable version", "`hashcli library verify` looks at every file")
     if version > newest:
-        raise NewerFormatError(
-            f"{path} has format version {version}; this hashcli reads up to {newest}",
-            "upgrade it: pip install --upgrade hashcli",
-        )
+        raise versions.newer(str(path), version, newest)
     if record.get("crc32") != _crc32(record):
         raise DamagedError(f"{path} is not what hashcli wrote", "`hashcli library repair` writes it anew")
 

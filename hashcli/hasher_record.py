@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hashcli.errors import DamagedError, NewerFormatError
+from hashcli import versions
+from hashcli.errors import DamagedError
 
 FORMAT, VERSION = "hashcli-hasher", 1
 MAX_JSON = 64 << 20
@@ -23,14 +24,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 def read(path: Path) -> dict[str, Any]:
     """A whole record, of this format, with all its fields. Raises DamagedError, NewerFormatError."""
     record = read_json(path)
-    version = record.get("version")
-    if record.get("format") != FORMAT or type(version) is not int or version < 1:
-        raise DamagedError(f"{path} does not describe a hasher")
-    if version > VERSION:
-        raise NewerFormatError(
-            f"{path} has format version {version}; this hashcli reads up to {VERSION}",
-            "upgrade it: pip install --upgrade hashcli",
-        )
+    versions.check(record, FORMAT, VERSION, str(path), "a hasher")
     if record.get("digest") != seal(record):
         raise DamagedError(f"{path} is not the file that was written", _HINT)
     for name, kind in _FIELDS.items():

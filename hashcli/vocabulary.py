@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hashcli.errors import DamagedError, MachineError, NewerFormatError, UsageError
+from hashcli import versions
+from hashcli.errors import DamagedError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from hashcli.progress import Progress
@@ -86,14 +87,7 @@ class Vocabulary:
     @classmethod
     def from_record(cls, record: dict[str, Any], what: str) -> Vocabulary:
         """Read what `record` gave, which may come from a stranger. Raises DamagedError that names `what` (the file)."""
-        version = record.get("version")
-        if record.get("format") != FORMAT or type(version) is not int or version < 1:
-            raise DamagedError(f"{what} does not describe a vocabulary")
-        if version > VERSION:
-            raise NewerFormatError(
-                f"{what} has format version {version}; this hashcli reads up to {VERSION}",
-                "upgrade it: pip install --upgrade hashcli",
-            )
+        versions.check(record, FORMAT, VERSION, what, "a vocabulary")
         words, idf = record.get("words"), record.get("idf")
         if not (isinstance(words, list) and isinstance(idf, list) and 0 < len(words) == len(idf) <= MAX_WORDS):
             raise DamagedError(f"{what} does not have 1 to {MAX_WORDS} words with a weight each")
