@@ -18,18 +18,14 @@ from hashcli.records import DOMAINS
 from tests import tiny
 
 
-class Listening(Silent):
+class Listening(tiny.Heard):
     def __init__(self) -> None:
         super().__init__()
-        self.said: list[str] = []
         self.tasks: list[str] = []
 
     def task(self, what: str, total: int | None = None) -> AbstractContextManager[Task]:
         self.tasks.append(what)
         return super().task(what, total)
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture(autouse=True)

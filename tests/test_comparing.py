@@ -10,17 +10,7 @@ from hashcli.comparing import _caches
 from hashcli.errors import LockedError
 from hashcli.library import Library
 from hashcli.progress import Silent
-
-
-class Talk(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
+from tests import tiny
 
 
 def test_nobody_else_writes_to_the_library_whose_caches_are_used(tmp_path: Path) -> None:
@@ -34,7 +24,7 @@ def test_nobody_else_writes_to_the_library_whose_caches_are_used(tmp_path: Path)
 
 
 def test_a_library_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
-    library, talk = Library.create(tmp_path / "library"), Talk()
+    library, talk = Library.create(tmp_path / "library"), tiny.Heard()
     with Library.open(library.folder).writing(), _caches(library, talk) as caches:
         assert caches.folder != library.folder
         caches.identity().close()

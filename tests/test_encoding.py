@@ -20,6 +20,7 @@ from hashcli.encoding import OnCPU, OnGPU, bulk_session
 from hashcli.errors import MachineError
 from hashcli.progress import Silent
 from hashcli.torch_encoder import TorchEncoder
+from tests import tiny
 
 SIZE, DIM, N_BITS = 16, 12, 64
 
@@ -53,17 +54,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> ExportedBackbone:
 @pytest.fixture
 def pixels() -> np.ndarray:
     return np.random.default_rng(2).integers(0, 256, (70, SIZE, SIZE, 3), dtype=np.uint8)
-
-
-class Talk(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def on(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
@@ -105,7 +95,7 @@ def test_photos_side_by_side_come_out_in_their_order(exported, pixels, monkeypat
 
 def test_a_device_is_used_once_it_has_given_the_right_features(exported, pixels, monkeypatch):
     on(monkeypatch, net(0))
-    talk = Talk()
+    talk = tiny.Heard()
     session = OnGPU(exported, "cpu", talk)
     session.features(pixels[:20])
     assert isinstance(session._chosen, TorchEncoder)
@@ -114,7 +104,7 @@ def test_a_device_is_used_once_it_has_given_the_right_features(exported, pixels,
 
 def test_a_device_that_gives_other_features_is_not_used(exported, pixels, monkeypatch):
     on(monkeypatch, net(1))
-    talk = Talk()
+    talk = tiny.Heard()
     features = OnGPU(exported, "cpu", talk).features(pixels)
     np.testing.assert_array_equal(features, OnCPU(exported).features(pixels))
     assert len(talk.said) == 1 and "other features" in talk.said[0]
@@ -125,7 +115,7 @@ def test_without_the_weights_the_cpu_encodes(exported, pixels, monkeypatch):
         raise MachineError("the weights are gone")
 
     monkeypatch.setattr(torch_encoder, "build", gone)
-    talk = Talk()
+    talk = tiny.Heard()
     features = OnGPU(exported, "cpu", talk).features(pixels)
     np.testing.assert_array_equal(features, OnCPU(exported).features(pixels))
     assert talk.said == ["encoding on the CPU: the weights are gone"]

@@ -15,7 +15,6 @@ from hashcli import features
 from hashcli.errors import DamagedError, MachineError, NewerFormatError
 from hashcli.features import DamagedRows, FeatureCache
 from hashcli.library import Library
-from hashcli.progress import Silent
 from hashcli.ranking import cached_features
 from tests import tiny
 
@@ -31,17 +30,6 @@ def small_shards(monkeypatch):
 def cache(tmp_path):
     with FeatureCache(tmp_path / "f", DIM) as cache:
         yield cache
-
-
-class Says(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def digests(*numbers: int) -> list[bytes]:
@@ -259,13 +247,13 @@ def test_a_reader_of_a_cache_that_is_dropped_finds_nothing_and_no_damage(tmp_pat
     spec = tiny.backbone(tmp_path / "backbone").spec
     with library.features(spec) as cache:
         cache.append(digests(1, 2), np.ones((2, spec.dim), np.float16))
-    reader, progress = library.kept_features(spec), Says()
+    reader, progress = library.kept_features(spec), tiny.Heard()
     assert all(feature is not None for feature in cached_features(reader, digests(1, 2), progress))
 
     library.drop_features()
 
     assert cached_features(reader, digests(1, 2), progress) == [None, None]
-    assert progress.lines == []
+    assert progress.said == []
     assert library.kept_features(spec) is None
 
 

@@ -20,17 +20,6 @@ HEALTH = Health(bit_balance=1, distinct_codes=1, constant_bits=0, commonest_code
 OPTIONS = TrainOptions(method="lsh", n_bits=16, device="cpu", workers=1)
 
 
-class Said(Silent):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.fixture
 def world(tmp_path, monkeypatch) -> Path:
     """studio/ with 20 labeled photos of each of 2 classes, phone/ with 6 without labels."""
@@ -47,7 +36,7 @@ def world(tmp_path, monkeypatch) -> Path:
 def adapt(world: Path, progress: Silent | None = None, **changes) -> training.TrainReport:
     options = TrainOptions(**(vars(OPTIONS) | changes))
     library = Library.at(world / "library")
-    return training.adapt(library, world / "studio", world / "phone", options, progress or Said())
+    return training.adapt(library, world / "studio", world / "phone", options, progress or tiny.Heard())
 
 
 @pytest.fixture
@@ -60,7 +49,7 @@ def no_training(monkeypatch) -> None:
 
 
 def test_held_out_photos_are_indexed_measured_and_not_learned_from(world):
-    said = Said()
+    said = tiny.Heard()
 
     report = adapt(world, said)
 
@@ -69,7 +58,7 @@ def test_held_out_photos_are_indexed_measured_and_not_learned_from(world):
     assert len(hasher.seen) == 36 + 6
     assert hasher.training["held_out"]["photos"] == 4
     assert 0 < hasher.training["helped"]["after"]["held_out_map"] <= 1
-    assert any(line.startswith("held-out source photos find their class") for line in said.lines)
+    assert any(line.startswith("held-out source photos find their class") for line in said.said)
 
 
 def test_without_holding_out_every_labeled_photo_is_learned_from(world):
@@ -100,10 +89,10 @@ def test_the_hasher_in_use_stays_in_use_when_a_new_one_is_refused(world, collaps
 
     library = Library.open(world / "library")
     assert library.require().name == before
-    said = Said()
+    said = tiny.Heard()
     indexing.index(library, progress=said)
     assert library.require().name == before
-    assert any("was refused and stays aside" in line for line in said.lines)
+    assert any("was refused and stays aside" in line for line in said.said)
 
 
 def test_the_same_job_is_refused_again_and_forced_without_training_again(world, monkeypatch, collapsed):

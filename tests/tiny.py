@@ -31,6 +31,17 @@ from hashcli.walking import walk
 SIZE, DIM, N_BITS = 8, 12, 64
 
 
+class Heard(Silent):
+    """Keeps what is said, and shows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
 def decode_here(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Decode in this process instead of in workers, whose start costs more than a whole test.
 
