@@ -1,8 +1,8 @@
 """What is in the folders now; those that are just as the last run left them are passed over at the speed of a stat.
 
-When all photos of a folder are in the gallery as they are, and their features cached, a digest of their names and
-stats is kept (`identity`), together with the state of gallery and features. As long as nobody else has changed these,
-a folder that gives the same digest needs no look at any of its photos.
+When all photos of a folder are in the gallery as they are, and their features cached, their number and a digest of
+names and stats are kept (`identity`), together with the state of gallery and features. As long as nobody else has
+changed these, a folder that gives the same digest needs no look at any of its photos.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hashcli.records import Root
 
 FOLDERS_AT_ONCE = 256
+_NUMBER = 4  # bytes of a number of photos
 
 
 @dataclass
@@ -34,7 +35,12 @@ class Visited:
 
     full: bytes
     digest: bytes
+    photos: int = 0
     unsettled: int = 0
+
+    def settled(self) -> bytes | None:
+        """What to keep of it; the number, because not every file without an extension is a photo."""
+        return None if self.unsettled else self.digest + self.photos.to_bytes(_NUMBER, "big")
 
 
 class Sighting(NamedTuple):
@@ -82,9 +88,10 @@ class Survey:
                     continue  # found from there
                 root = self._roots.owner(inner) or target.root
                 digest = _digest(folder, root)
-                if digest == settled:
-                    self.n_settled += len(folder.names)
-                    passed(len(folder.names))
+                if settled and digest == settled[:-_NUMBER]:
+                    photos = int.from_bytes(settled[-_NUMBER:], "big")
+                    self.n_settled += photos
+                    passed(photos)
                 else:
                     yield from self._looked_into(folder, root, Visited(folder.full, digest))
 
@@ -105,6 +112,7 @@ class Survey:
             if item.linked:
                 self._links.append((item, root))
                 continue
+            visited.photos += 1
             visited.unsettled += 1
             self._met.add(_fingerprint(item))
             yield Sighting(item, root, visited)
@@ -121,7 +129,7 @@ class Survey:
     def finish(self) -> None:
         """Keep which folders are settled, for the next run; to be called when all is stored."""
         after = state(self._library, self._generation)
-        changed = {v.full: None if v.unsettled else v.digest for v in self._visited}
+        changed = {visited.full: visited.settled() for visited in self._visited}
         if after != self._before or changed:
             with self._library.identity() as identity:
                 identity.put_settled(changed, self._before, after)

@@ -528,6 +528,16 @@ def test_what_is_gone_is_counted_beside_folders_as_before(library, folder, tmp_p
     assert counts(run(library)) == {"unchanged": 13}
 
 
+def test_a_file_without_extension_that_is_no_photo_does_not_hide_one_that_is_gone(library, folder):
+    tiny.noise(folder / "inner" / "1.png", 50)
+    (folder / "inner" / "README").write_text("no photo")
+    run(library, folder)
+    assert counts(run(library, folder)) == {"unchanged": 11}
+    os.remove(folder / "3.png")
+
+    assert counts(run(library, folder)) == {"unchanged": 10, "gone": 1}
+
+
 def test_a_folder_with_problems_is_told_of_each_time(library, folder):
     (folder / "pipe.png").symlink_to("nowhere.png")
     for _ in range(3):
