@@ -19,7 +19,7 @@ import lmdb
 import numpy as np
 from PIL import Image
 
-from hashcli import blocks, gallery, hasher_record, onnx_check, seals
+from hashcli import blocks, gallery, hasher_record, hasher_transfer, onnx_check, seals
 from hashcli.errors import HashcliError
 from hashcli.gallery import Gallery, Record
 from hashcli.hasher import HEAD, RECORD, Hasher
@@ -45,7 +45,7 @@ def hasher_reader(folder: Path) -> Target:
     made = tiny.write_hasher(folder / "made", tiny.backbone(folder / "backbone"))
     record = (folder / "made" / RECORD).read_bytes()
     graph = (folder / "made" / HEAD).read_bytes()
-    made.export_to(folder / "export.zip")
+    hasher_transfer.export(made, folder / "export.zip")
     archive = (folder / "export.zip").read_bytes()
     ports = onnx_check.head_ports(tiny.DIM, tiny.N_BITS)
     there = {*os.listdir(folder), "tried.zip", "corpus"}
@@ -58,7 +58,7 @@ def hasher_reader(folder: Path) -> Target:
             elif kind == b"z":
                 (folder / "tried.zip").write_bytes(rest)
                 with tempfile.TemporaryDirectory(dir=folder) as place:
-                    Hasher.import_from(folder / "tried.zip", Path(place, "hasher"))
+                    hasher_transfer.import_from(folder / "tried.zip", Path(place, "hasher"))
             else:
                 _write_record(folder / "made" / RECORD, rest)
                 opened = Hasher.open(folder / "made")

@@ -138,13 +138,14 @@ def export_hasher(
 
     No photo goes with it, and no gallery.
     """
+    from hashcli import hasher_transfer
     from hashcli.talk import Talk
 
     if file.exists():
         raise UsageError(f"{output.shown(file)} exists already", "name a file that does not exist yet")
     if not file.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {output.shown(file.parent)} to write to")
-    output.opened(library).require().hasher.export_to(file)
+    hasher_transfer.export(output.opened(library).require().hasher, file)
     Talk(quiet).say(f"written; on the other machine: hashcli library import {output.shown(file)}")
 
 
@@ -158,15 +159,15 @@ def import_hasher(
 
     Search stays as it is until `hashcli index` has indexed your photos with the new hasher.
     """
+    from hashcli import hasher_transfer
     from hashcli.gallery import Gallery
-    from hashcli.hasher import Hasher
     from hashcli.talk import Talk
 
     if not file.is_file():
         raise UsageError(f"there is no file {output.shown(file)}", "name what `hashcli library export` wrote")
     opened = output.writable(library)
     with opened.writing(), opened.new_generation() as building:
-        hasher = Hasher.import_from(file, building.hasher_folder)
+        hasher = hasher_transfer.import_from(file, building.hasher_folder)
         Gallery.create(building.gallery_folder, hasher.n_bits, hasher.digest).close()
         opened.publish(building, "staged", Talk(quiet))
     folders = "" if opened.current() else " DIR"

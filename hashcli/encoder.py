@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from hashcli import codes, onnx_check
 from hashcli.backbones import FILE_NAME, Spec
 from hashcli.errors import DamagedError
+from hashcli.hasher_record import GO_BACK
 from hashcli.onnx_check import Ports
+from hashcli.seals import unreadable
 
 if TYPE_CHECKING:
     from hashcli.hasher import Hasher
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 Features = NDArray[np.float16]
 HEAD_ROWS = 16
-GO_BACK = "`hashcli library rollback` goes back"
 
 
 class BackboneSession:
@@ -150,7 +151,7 @@ def _contents(path: Path, digest: str | None) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DamagedError(f"cannot read {path}: {error.strerror}", GO_BACK) from None
+        raise unreadable(str(path), error, GO_BACK) from None
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
         raise DamagedError(f"{path} is not the file that was written", GO_BACK)
     return data

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from hashcli import __version__, hasher_record, onnx_check
 from hashcli.backbones import FILE_NAME, ExportedBackbone, Spec
 from hashcli.codes import check_n_bits
-from hashcli.errors import DamagedError, LibraryError, MachineError, UsageError
+from hashcli.errors import DamagedError, LibraryError, UsageError
 from hashcli.photos import DECODE_RULE
 
 if TYPE_CHECKING:
@@ -34,12 +34,6 @@ TOWER = "tower.onnx"
 REQUIRED = frozenset([FILE_NAME, HEAD, SEEN])
 WORDS = frozenset([TEXT_HEAD, VOCABULARY])
 DIGEST_BYTES = 16
-LARGEST = {
-    RECORD: hasher_record.MAX_JSON,
-    VOCABULARY: hasher_record.MAX_JSON,
-    SEEN: 1 << 30,
-    **dict.fromkeys((FILE_NAME, HEAD, TEXT_HEAD, TOWER), onnx_check.MAX_BYTES),
-}
 
 
 @dataclass(frozen=True)
@@ -251,46 +245,6 @@ class Hasher:
             files += [(TOWER, onnx_check.tower_ports(tokenizer.context, self.record["text_dim"]))]
         for name, ports in files:
             onnx_check.check((self.folder / name).read_bytes(), ports, str(self.folder / name))
-
-    def export_to(self, path: Path) -> None:
-        """Write the hasher as one zip file, in place of what was there.
-
-        Raises DamagedError when the hasher is not whole, MachineError when `path` cannot be written.
-        """
-        from hashcli import archive
-
-        self.verify()
-        try:
-            archive.pack(self.folder, [RECORD, *self.record["files"]], path)
-        except OSError as error:
-            raise MachineError(f"cannot write {path}: {error.strerror}") from error
-
-    @classmethod
-    def import_from(cls, path: Path, folder: Path) -> Hasher:
-        """Take the hasher in the zip file `path`, which may be a stranger's, to `folder`, which must not exist yet.
-
-        Its record, hashes and graphs are checked and its graphs tried before `folder` appears. Raises UsageError when
-        `path` cannot be read, DamagedError, NewerFormatError, LibraryError, MachineError.
-        """
-        import tempfile
-
-        from hashcli import archive
-        from hashcli.onnx_probe import probe
-
-        if not path.is_file():
-            raise UsageError(f"there is no file {path}")
-        try:
-            with tempfile.TemporaryDirectory(prefix=".import-", dir=folder.parent) as scratch:
-                part = Path(scratch, "hasher")
-                part.mkdir()
-                archive.unpack(path, part, LARGEST)
-                hasher = cls.open(part)
-                hasher.verify()
-                probe([part / name for name in hasher.record["files"] if name.endswith(".onnx")])
-                part.rename(folder)
-        except OSError as error:
-            raise MachineError(f"cannot import {path} to {folder}: {error.strerror}") from error
-        return cls.open(folder)
 
     def _check_files(self) -> None:
         """Names, sizes, and the hashes of all files but backbone and tower; the backbone's must be the spec's."""

@@ -9,10 +9,11 @@ from typing import Any
 
 from hashcli import versions
 from hashcli.errors import DamagedError
+from hashcli.seals import unreadable
 
 FORMAT, VERSION = "hashcli-hasher", 1
 MAX_JSON = 64 << 20
-_HINT = "`hashcli library rollback` goes back"
+GO_BACK = "`hashcli library rollback` goes back"
 
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "method": str, "package": str, "package_version": str, "settings": dict, "n_bits": int, "seed": int,
@@ -26,7 +27,7 @@ def read(path: Path) -> dict[str, Any]:
     record = read_json(path)
     versions.check(record, FORMAT, VERSION, str(path), "a hasher")
     if record.get("digest") != seal(record):
-        raise DamagedError(f"{path} is not the file that was written", _HINT)
+        raise DamagedError(f"{path} is not the file that was written", GO_BACK)
     for name, kind in _FIELDS.items():
         if name not in record or not isinstance(record[name], kind) or isinstance(record[name], bool):
             raise DamagedError(f"{path} is damaged: {name} is {record.get(name)!r}"[:300])
@@ -36,15 +37,17 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of at most `MAX_JSON` bytes. Raises DamagedError."""
+    """The object in a JSON file of at most `MAX_JSON` bytes. Raises LibraryError, DamagedError."""
     try:
         if size(path) > MAX_JSON:
             raise DamagedError(f"{path} is larger than hashcli writes it")
         record = json.loads(path.read_bytes())
+    except OSError as error:
+        raise unreadable(str(path), error, GO_BACK) from None
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict):
-        raise DamagedError(f"{path} is not JSON as hashcli writes it", _HINT)
+        raise DamagedError(f"{path} is not JSON as hashcli writes it", GO_BACK)
     return record
 
 
@@ -55,23 +58,23 @@ def seal(record: dict[str, Any]) -> str:
 
 
 def state(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file, as the record lists them. Raises DamagedError when it cannot be read."""
+    """Size and SHA-256 of a file, as the record lists them. Raises LibraryError, DamagedError when it cannot be."""
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"bytes": size(path), "sha256": digest}
     except OSError as error:
-        raise DamagedError(f"cannot read {path}: {error.strerror}", _HINT) from None
+        raise unreadable(str(path), error, GO_BACK) from None
 
 
 def size(path: Path) -> int:
-    """Bytes of a file. Raises DamagedError when there is none."""
+    """Bytes of a file. Raises LibraryError, DamagedError when it cannot be looked at."""
     try:
         return path.stat().st_size
     except OSError as error:
-        raise DamagedError(f"cannot read {path}: {error.strerror}", _HINT) from None
+        raise unreadable(str(path), error, GO_BACK) from None
 
 
 def not_written(path: Path) -> DamagedError:
     """What to raise for a file that is not what the record says."""
-    return DamagedError(f"{path} is not the file that was written", _HINT)
+    return DamagedError(f"{path} is not the file that was written", GO_BACK)

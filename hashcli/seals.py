@@ -25,11 +25,11 @@ def unseal(key: bytes, value: bytes | memoryview, what: str) -> bytes:
     return bytes(value[:-4])
 
 
-def unreadable(what: str, error: OSError) -> LibraryError:
+def unreadable(what: str, error: OSError, hint: str = REPAIR) -> LibraryError:
     """The error for a file that the system does not give: one that is only forbidden must not be repaired."""
     if isinstance(error, PermissionError):
         return LibraryError(f"{what} cannot be read: {error.strerror}", "check the permissions there")
-    return damaged(what, f"it cannot be read: {error.strerror}")
+    return DamagedError(f"{what} is damaged: it cannot be read: {error.strerror}", hint)
 
 
 def damaged(what: str, why: str) -> DamagedError:

@@ -221,15 +221,25 @@ def test_a_library_that_may_no_longer_be_written_in_the_middle_ends_the_run_and_
 
 
 @pytest.mark.parametrize(
-    "part", ["library.json", "current", "generations", "gallery/data.mdb", "hasher/hasher.json", "hasher/head.onnx"]
+    "part",
+    [
+        "library.json",
+        "current",
+        "generations",
+        "gallery/data.mdb",
+        "hasher/hasher.json",
+        "hasher/head.onnx",
+        "hasher/backbone.onnx",
+    ],
 )
-def test_what_may_not_be_read_of_a_library_is_named_and_never_repaired(library, photos, capfd, part):
+def test_what_may_not_be_read_of_a_library_is_named_and_never_repaired(library, photos, tmp_path, capfd, part):
+    unseen = tiny.noise(tmp_path / "unseen.png", 99)
     generation = library.require().folder
     path = generation / part if "/" in part else library.folder / part
     before = contents(library.folder)
     mode = path.stat().st_mode
     path.chmod(0)
-    for command in (["query", str(photos / "00.png")], ["library", "repair"]):
+    for command in (["query", str(unseen)], ["library", "repair"]):
         code = bound(lambda command=command: str(cli.main([*command, "--library", str(library.folder)])))
         said = capfd.readouterr().err
         assert code in "45" and "ermission" in said and "Traceback" not in said, (command, code, said)

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hashcli import hasher as hasher_module
-from hashcli import hasher_record, onnx_check
+from hashcli import hasher_record, hasher_transfer, onnx_check
 from hashcli.backbones import ExportedBackbone, Spec
 from hashcli.errors import DamagedError, LibraryError, MachineError, NewerFormatError, UsageError
-from hashcli.hasher import Hasher
+from hashcli.hasher import RECORD, Hasher
 from tests import tiny
 
 SIZE, DIM, N_BITS, WORDS = 4, 6, 16, 5
@@ -206,9 +205,7 @@ def test_a_record_without_one_of_its_fields_is_damage(tmp_path):
     made = tiny.write_hasher(tmp_path / "made", tiny.backbone(tmp_path / "backbone"))
     for name in made.record.keys() - {"digest", "calibration", "training"}:
         record = {key: value for key, value in made.record.items() if key != name}
-        (tmp_path / "made" / hasher_module.RECORD).write_text(
-            json.dumps(record | {"digest": hasher_record.seal(record)})
-        )
+        (tmp_path / "made" / RECORD).write_text(json.dumps(record | {"digest": hasher_record.seal(record)}))
         with pytest.raises(DamagedError):
             Hasher.open(tmp_path / "made")
 
@@ -239,9 +236,9 @@ def test_photos_read_by_another_rule_are_not_mixed_in(hasher):
 
 
 def test_an_exported_hasher_is_the_same_elsewhere(hasher, tmp_path):
-    hasher.export_to(tmp_path / "out.zip")
+    hasher_transfer.export(hasher, tmp_path / "out.zip")
 
-    again = Hasher.import_from(tmp_path / "out.zip", tmp_path / "elsewhere")
+    again = hasher_transfer.import_from(tmp_path / "out.zip", tmp_path / "elsewhere")
 
     assert again.record == hasher.record and again.seen == hasher.seen
     assert sorted(p.name for p in again.folder.iterdir()) == sorted(p.name for p in hasher.folder.iterdir())
@@ -252,13 +249,13 @@ def test_a_damaged_hasher_is_not_exported(hasher, tmp_path):
     flip(hasher.folder / "backbone.onnx")
 
     with pytest.raises(DamagedError, match="backbone"):
-        hasher.export_to(tmp_path / "out.zip")
+        hasher_transfer.export(hasher, tmp_path / "out.zip")
     assert not (tmp_path / "out.zip").exists()
 
 
 def test_an_export_that_cannot_be_written_says_where(hasher, tmp_path):
     with pytest.raises(MachineError, match=r"nowhere/out\.zip"):
-        hasher.export_to(tmp_path / "nowhere" / "out.zip")
+        hasher_transfer.export(hasher, tmp_path / "nowhere" / "out.zip")
 
 
 def repacked(hasher: Hasher, path: Path, **members: bytes) -> Path:
@@ -281,7 +278,7 @@ def test_a_member_that_no_export_holds_is_refused(hasher, tmp_path, name):
     before = sorted(tmp_path.rglob("*"))
 
     with pytest.raises(DamagedError):
-        Hasher.import_from(path, tmp_path / "elsewhere")
+        hasher_transfer.import_from(path, tmp_path / "elsewhere")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -291,7 +288,7 @@ def test_a_member_given_twice_is_refused(hasher, tmp_path):
         archive.writestr("head.onnx", b"other")
 
     with pytest.raises(DamagedError, match="twice"):
-        Hasher.import_from(path, tmp_path / "elsewhere")
+        hasher_transfer.import_from(path, tmp_path / "elsewhere")
 
 
 def test_a_compressed_member_is_refused_so_that_none_can_unfold(hasher, tmp_path):
@@ -300,30 +297,30 @@ def test_a_compressed_member_is_refused_so_that_none_can_unfold(hasher, tmp_path
             archive.write(path, path.name)
 
     with pytest.raises(DamagedError, match="compressed"):
-        Hasher.import_from(tmp_path / "bad.zip", tmp_path / "elsewhere")
+        hasher_transfer.import_from(tmp_path / "bad.zip", tmp_path / "elsewhere")
 
 
 def test_a_member_over_its_limit_is_refused(hasher, tmp_path, monkeypatch):
-    hasher.export_to(tmp_path / "out.zip")
-    monkeypatch.setitem(hasher_module.LARGEST, "seen.bin", 3)
+    hasher_transfer.export(hasher, tmp_path / "out.zip")
+    monkeypatch.setitem(hasher_transfer.LARGEST, "seen.bin", 3)
 
     with pytest.raises(DamagedError, match=r"seen\.bin in .* is larger"):
-        Hasher.import_from(tmp_path / "out.zip", tmp_path / "elsewhere")
+        hasher_transfer.import_from(tmp_path / "out.zip", tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize("cut", [0, 10, -30])
 def test_what_is_no_whole_zip_file_is_refused(hasher, tmp_path, cut):
-    hasher.export_to(tmp_path / "out.zip")
+    hasher_transfer.export(hasher, tmp_path / "out.zip")
     (tmp_path / "out.zip").write_bytes((tmp_path / "out.zip").read_bytes()[:cut])
 
     with pytest.raises(DamagedError, match="zip"):
-        Hasher.import_from(tmp_path / "out.zip", tmp_path / "elsewhere")
+        hasher_transfer.import_from(tmp_path / "out.zip", tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_importing_nothing_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="no file"):
-        Hasher.import_from(tmp_path / "absent.zip", tmp_path / "elsewhere")
+        hasher_transfer.import_from(tmp_path / "absent.zip", tmp_path / "elsewhere")
 
 
 def test_a_graph_that_fills_the_memory_is_refused_at_import(tmp_path):
@@ -335,8 +332,8 @@ def test_a_graph_that_fills_the_memory_is_refused_at_import(tmp_path):
     ]
     (tmp_path / "bomb").mkdir()
     bomb = exported_in(tmp_path / "exported", doublings)
-    write(tmp_path / "bomb", exported=bomb).export_to(tmp_path / "bomb.zip")
+    hasher_transfer.export(write(tmp_path / "bomb", exported=bomb), tmp_path / "bomb.zip")
 
     with pytest.raises(DamagedError, match="does not run within the memory"):
-        Hasher.import_from(tmp_path / "bomb.zip", tmp_path / "elsewhere")
+        hasher_transfer.import_from(tmp_path / "bomb.zip", tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
