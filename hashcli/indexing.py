@@ -175,7 +175,7 @@ class _Run:
         if candidates:
             with self._progress.task("indexing photos", len(candidates)) as task:
                 for some in blocks(candidates):
-                    if not self._store(some, within(self._progress, task)):
+                    if not self._store(some, survey, within(self._progress, task)):
                         task.advance(len(some))
 
     def _changes(self, photos: Sequence[Sighting], table: LabelTable | None) -> Iterator[_Candidate]:
@@ -198,7 +198,7 @@ class _Run:
                         continue
                 yield _Candidate(file, root, slot, label)
 
-    def _store(self, candidates: Sequence[_Candidate], progress: Progress) -> int:
+    def _store(self, candidates: Sequence[_Candidate], survey: Survey, progress: Progress) -> int:
         """Bring the gallery up to date with these photos -> how many had to be opened: reading them is the progress."""
         files = [candidate.file for candidate in candidates]
         read = extract(
@@ -221,6 +221,8 @@ class _Run:
                 fresh.append((record, int(row)))
                 continue
             self._seen[slot] = True
+            if moved:
+                survey.left(self.roots.full(old))
             if (old.digest, old.domain) == (digest, record.domain):  # the code is still right
                 kept.append((slot, record))
                 self._report.moved += moved
@@ -263,6 +265,8 @@ class _Run:
             if len(slots) > sweeping.VANISHED * total[where] and not yes:
                 self._report.held_back.append((where, len(slots), total[where]))
                 continue
+            for record in self._gallery.records(slots):
+                survey.left(self.roots.full(record))
             self._gallery.remove(slots)
             self._report.pruned += len(slots)
 

@@ -74,6 +74,7 @@ class Survey:
         self._targets, self._options = targets, options
         self._before, self._look_closely = before, look_closely
         self._visited: list[Visited] = []
+        self._left: set[bytes] = set()
         self._links: list[tuple[PhotoFile, Root]] = []  # photos that were met under another name than their own
         self._met: set[int] = set()  # photos that were met under their own name, as `_fingerprint`s
 
@@ -96,7 +97,7 @@ class Survey:
                     yield from self._looked_into(folder, root, Visited(folder.full, digest))
 
     def _looked_into(self, folder: Folder, root: Root, visited: Visited) -> Iterator[Sighting]:
-        if folder.is_plain and not self._look_closely:
+        if not self._look_closely:
             self._visited.append(visited)
         for item in folder.photos():
             if isinstance(item, Problem):
@@ -110,6 +111,7 @@ class Survey:
                     item.linked,
                 )  # fmt: skip
             if item.linked:
+                visited.unsettled += 1
                 self._links.append((item, root))
                 continue
             visited.photos += 1
@@ -126,10 +128,15 @@ class Survey:
                 seen.add(real)
                 yield Sighting(file, root, Visited(b"", b""))
 
+    def left(self, full: bytes) -> None:
+        """Be told of a photo that left the gallery or its place there: its folder may come back just as it was."""
+        self._left.add(os.path.dirname(full))
+
     def finish(self) -> None:
         """Keep which folders are settled, for the next run; to be called when all is stored."""
         after = state(self._library, self._generation)
-        changed = {visited.full: visited.settled() for visited in self._visited}
+        changed: dict[bytes, bytes | None] = dict.fromkeys(self._left)
+        changed |= {visited.full: visited.settled() for visited in self._visited}
         if after != self._before or changed:
             with self._library.identity() as identity:
                 identity.put_settled(changed, self._before, after)

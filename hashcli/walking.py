@@ -90,11 +90,6 @@ class Folder:
         """The path to open."""
         return os.path.join(self.root, self.path) if self.path else self.root
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing here has to be told or looked into: names and stats say all."""
-        return not (self.linked or self.links or self.problems)
-
     def digest(self) -> bytes:
         """16 bytes that any change to a photo here changes."""
         try:

@@ -538,6 +538,27 @@ def test_a_file_without_extension_that_is_no_photo_does_not_hide_one_that_is_gon
     assert counts(run(library, folder)) == {"unchanged": 10, "gone": 1}
 
 
+def test_a_folder_that_went_away_and_comes_back_just_as_it_was_is_looked_at(library, folder, tmp_path):
+    for n in range(3):
+        tiny.noise(folder / "sub" / f"{n}.png", 50 + n)
+    run(library, folder)
+    assert counts(run(library, folder)) == {"unchanged": 13}
+    before = held(library)
+
+    (folder / "sub").rename(folder / "other")
+    assert counts(run(library, folder)) == {"moved": 3, "unchanged": 10}
+    (folder / "other").rename(folder / "sub")
+    assert counts(run(library, folder)) == {"moved": 3, "unchanged": 10}
+    assert held(library) == before
+    assert counts(run(library, folder)) == {"unchanged": 13}
+
+    (folder / "sub").rename(tmp_path / "away")
+    assert counts(run(library, folder, prune=True)) == {"gone": 3, "pruned": 3, "unchanged": 10}
+    (tmp_path / "away").rename(folder / "sub")
+    assert counts(run(library, folder)) == {"added": 3, "unchanged": 10}
+    assert held(library) == before
+
+
 def test_a_folder_with_problems_is_told_of_each_time(library, folder):
     (folder / "pipe.png").symlink_to("nowhere.png")
     for _ in range(3):
