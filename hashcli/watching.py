@@ -52,8 +52,7 @@ def watch(
             changed = changes.get()
             if isinstance(changed, BaseException):
                 raise changed
-            changed = {path for path in changed if not inside(path, own)}
-            if some := changed_folders(changed, here):
+            if some := changed_folders(changed, here, own):
                 _patiently(index, [Path(os.fsdecode(folder)) for folder in some], progress)
     finally:
         stop.set()
@@ -67,10 +66,15 @@ def check_installed() -> None:
         raise MachineError("--watch needs an extra that is not installed", "pip install 'hashcli[watch]'") from None
 
 
-def changed_folders(paths: Collection[bytes], roots: Collection[bytes]) -> list[bytes]:
-    """The folders to look through after these paths changed: those that are still there, none inside another."""
+def changed_folders(paths: Collection[bytes], roots: Collection[bytes], own: bytes) -> list[bytes]:
+    """The folders to look through after these paths changed: those that are still there, none inside another.
+
+    The folder `own` and what is in it count for nothing, also where looking finds the folder itself changed.
+    """
     found: Paths = set()
     for path in paths:
+        if path == own or inside(path, own):
+            continue
         folder = os.path.dirname(path)
         while not os.path.isdir(folder):
             folder = os.path.dirname(folder)

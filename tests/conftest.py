@@ -58,7 +58,7 @@ class Command:
         stdin: str | bytes = b"",
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        timeout: float = 240,
+        timeout: float = 900,
     ) -> subprocess.CompletedProcess[str]:
         """Run `hashcli ARGUMENTS`; both outputs as text, odd bytes as surrogates.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -333,14 +334,15 @@ def alive(pids: Path) -> list[int]:
     """Workers that still run (a zombie does not)."""
     running = []
     for pid in map(int, pids.read_text().split()):
-        stat = Path(f"/proc/{pid}/stat")
-        if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-            running.append(pid)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it may end while it is looked at
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                running.append(pid)
     return running
 
 
-def gone(pids: Path, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
+def gone(pids: Path) -> bool:
+    """Whether all workers end, long before one that hangs would wake up; a busy machine may take its time."""
+    deadline = time.monotonic() + 30
     while alive(pids) and time.monotonic() < deadline:
         time.sleep(0.02)
     return not alive(pids)
@@ -371,7 +373,7 @@ def test_hostile_photos_cost_only_themselves(hostile, tmp_path):
     files = hostile(*contents)
     gone_file = PhotoFile(b"", os.fsencode(tmp_path / "absent.png"), 0, 0, 0, 0)
 
-    results = list(decode_all([*files, gone_file], SIZE, "squash", 2, timeout=1.5, memory_limit=1 << 30))
+    results = list(decode_all([*files, gone_file], SIZE, "squash", 2, timeout=4, memory_limit=1 << 30))
 
     assert [result.reason for result in results] == [
         None,
@@ -380,7 +382,7 @@ def test_hostile_photos_cost_only_themselves(hostile, tmp_path):
         "needs too much memory to read",
         "crashes the decoder (exit code 3)",
         None,
-        "takes longer than 1.5 s to decode",
+        "takes longer than 4 s to decode",
         "is not an image, or damaged in its first bytes",
         None,
         "needs more memory than there is: the system killed the decoder",
@@ -389,14 +391,14 @@ def test_hostile_photos_cost_only_themselves(hostile, tmp_path):
     for content, result in zip(contents, results, strict=False):
         assert (result.pixels is not None) == (content in (b"sound", b"print"))
     assert [result.digest is None for result in results] == [False] * 6 + [True] + [False] * 2 + [True] * 2
-    assert gone(tmp_path / "pids", 5)
+    assert gone(tmp_path / "pids")
 
 
 def test_a_worker_that_stands_still_is_replaced(hostile, tmp_path, monkeypatch):
     monkeypatch.setattr("hashcli.worker._GRACE", 0.3)
-    results = list(decode_all(hostile(b"stop", b"sound"), SIZE, "squash", 1, timeout=0.5))
-    assert [result.reason for result in results] == ["takes longer than 0.5 s to decode", None]
-    assert gone(tmp_path / "pids", 5)
+    results = list(decode_all(hostile(b"stop", b"sound"), SIZE, "squash", 1, timeout=3))
+    assert [result.reason for result in results] == ["takes longer than 3 s to decode", None]
+    assert gone(tmp_path / "pids")
 
 
 def test_workers_import_little(hostile):
@@ -439,7 +441,7 @@ def test_closing_early_leaves_no_worker(hostile, tmp_path):
     started = time.monotonic()
     decoded.close()
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15  # a photo has 20
     assert alive(tmp_path / "pids") == []
 
 
@@ -464,15 +466,8 @@ for result in decoding.decode_all(files, 32, "squash", 2, timeout=1.5):
 """
 
 
-@pytest.mark.parametrize(
-    ("how", "code", "seconds"),
-    [
-        (signal.SIGINT, -signal.SIGINT, 3.0),
-        (signal.SIGTERM, -signal.SIGTERM, 4.0),
-        (signal.SIGKILL, -signal.SIGKILL, 4.0),
-    ],
-)
-def test_workers_end_with_their_parent(hostile, tmp_path, how, code, seconds):
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_parent(hostile, tmp_path, how):
     hostile(b"sound", b"hang", b"hang")
     paths = [str(tmp_path / f"{number}.png") for number in range(3)]
     parent = subprocess.Popen(
@@ -482,8 +477,8 @@ def test_workers_end_with_their_parent(hostile, tmp_path, how, code, seconds):
     with parent.stdout as out:
         assert out.readline() == "0\n"
         parent.send_signal(how)
-        assert parent.wait(5) == code
-    assert gone(tmp_path / "pids", seconds)
+        assert parent.wait(60) == -how
+    assert gone(tmp_path / "pids")
 
 
 def test_one_photo_is_given_up_after_the_timeout(hostile, monkeypatch):
@@ -494,7 +489,7 @@ def test_one_photo_is_given_up_after_the_timeout(hostile, monkeypatch):
     started = time.monotonic()
     result = decode_one(file, SIZE, "squash", timeout=0.2)
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert result == Decoded(0, photos.digest(photos.read(file)), reason="takes longer than 0.2 s to decode")
     assert signal.getsignal(signal.SIGALRM) is before
 

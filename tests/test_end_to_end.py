@@ -211,7 +211,7 @@ def test_a_signal_during_adapt_leaves_the_old_state_and_the_same_command_goes_on
     )
     assert "reading photos" in running.stderr.readline()
     running.send_signal(number)
-    _, said = running.communicate(timeout=60)
+    _, said = running.communicate(timeout=240)
     assert running.returncode == 128 + number, said
     assert "goes on from here" in said and "Traceback" not in said
     assert found(command, query) == old

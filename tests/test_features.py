@@ -205,7 +205,7 @@ def test_readers_beside_a_writer_that_is_killed_see_whole_rows(tmp_path):
                 assert (cache.take(cache.rows(digests(*numbers))) == rows_of(*numbers)).all()
         writer.send_signal(signal.SIGKILL)
         said = int(out.read().split()[-1])
-        writer.wait(5)
+        writer.wait(60)
 
     with FeatureCache(tmp_path / "f", DIM) as cache:
         assert cache.count() >= said + 1  # nothing that was told to be there is lost

@@ -491,7 +491,7 @@ class in_other_process:
     def __exit__(self, *error):
         self.process.stdin.close()
         self.process.stdout.close()
-        assert self.process.wait(10) == 0
+        assert self.process.wait(60) == 0
 
 
 def test_a_snapshot_stays_what_it_was_while_another_process_writes(folder, rng):

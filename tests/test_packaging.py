@@ -153,7 +153,7 @@ def modules_after(hashcli, *arguments, env=None):
         capture_output=True,
         text=True,
         env=hashcli.environment(env),
-        timeout=120,
+        timeout=900,
         check=True,
     )
     code, modules = json.loads(done.stderr.splitlines()[-1])

@@ -39,7 +39,7 @@ def problems(root, **options) -> dict[bytes, str]:
 @pytest.fixture
 def no_hanging():
     """What opens a FIFO waits for ever: let it end the test instead."""
-    signal.alarm(10)
+    signal.alarm(60)
     yield
     signal.alarm(0)
 
