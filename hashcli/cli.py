@@ -97,9 +97,11 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     except MemoryError:
         return _complain(5, "error: this machine ran out of memory", "hint: fewer --workers need less")
     except OSError as error:
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        if error.errno == errno.ENAMETOOLONG:
+            return _complain(2, f"error: {where}{error.strerror}", "hint: name a shorter path")
         if error.errno not in MACHINE_ERRNOS:
             return _bug()
-        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return _complain(5, f"error: {where}{error.strerror}", "hint: check the space and the permissions there")
     except Exception:  # whatever it is, the user gets one line and a file to send, not a traceback
         return _bug()

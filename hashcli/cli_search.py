@@ -213,9 +213,12 @@ def _described(
 
 
 def _paths(words: Sequence[str], null: bool) -> Iterator[bytes]:
-    """The photos' paths; `-` stands for those on stdin."""
+    """The photos' paths; `-` stands for those on stdin. Raises UsageError for NUL bytes that --null would expect."""
     for word in words:
         if word == "-":
-            yield from (path for path in sys.stdin.buffer.read().split(b"\0" if null else b"\n") if path)
+            given = sys.stdin.buffer.read()
+            if b"\0" in given and not null:
+                raise UsageError("the paths on stdin end with NUL bytes", "hashcli query - --null")
+            yield from (path for path in given.split(b"\0" if null else b"\n") if path)
         else:
             yield os.fsencode(word)

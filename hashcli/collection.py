@@ -195,6 +195,8 @@ def _read_table(table: Path, column: str, option: str) -> dict[bytes, str]:
                     continue
                 if len(row) != 2:
                     raise UsageError(f"{option}: line {rows.line_num} of {_shown(table)} has {len(row)} columns, not 2")
+                if "\0" in row[0]:
+                    raise UsageError(f"{option}: line {rows.line_num} of {_shown(table)} has a NUL byte in its path")
                 found[os.path.realpath(os.path.join(base, os.fsencode(row[0])))] = row[1]
     except csv.Error as error:
         raise UsageError(f"{option}: {_shown(table)} is no CSV file: {error}") from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli import caption_store, sweeping, targets
+from hashcli import caption_store, sweeping, targets, trimming
 from hashcli.carrying import Codes, blocks, fill, within
 from hashcli.collection import LabelTable, folder_label
 from hashcli.extraction import PhotoFailure, extract
@@ -22,7 +22,6 @@ from hashcli.records import Domain, Record, Root
 from hashcli.roots import Roots
 from hashcli.survey import Sighting, Survey, state
 from hashcli.targets import Target
-from hashcli.trimming import trim
 from hashcli.walking import WalkOptions
 
 if TYPE_CHECKING:
@@ -99,6 +98,7 @@ def index(
     Completes a staged hasher first. An interrupted run goes on where it was. Raises NoLibraryError without a
     hasher, UsageError for folders that cannot be, LockedError, DamagedError, MachineError.
     """
+    trimming.limit()
     with library.writing():
         if warning := library.warning():
             progress.say(warning)
@@ -133,7 +133,7 @@ def index(
             caption_store.complete(generation.folder, hasher, gallery, {}, None, progress)
         if staged:
             generation = library.complete(staged)
-        trim(library, progress)
+        trimming.trim(library, progress)
         report.generation = generation.name
         progress.log("index", **report.counts())
         return report

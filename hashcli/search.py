@@ -127,10 +127,14 @@ def nearest(
 
 def uncalibrated(hasher: Hasher) -> LibraryError:
     """Why this hasher gives no match probabilities."""
+    n_held = hasher.training.get("held_out", {}).get("photos", 0)
+    few = (
+        f"the {n_held:,} labeled photos that were held out are too few" if n_held else "no labeled photos were held out"
+    )
     return LibraryError(
-        f"the hasher in use gives no match probabilities: when {hasher.method} learned, no labeled photos "
-        "were held out",
-        "learn from at least 10 labeled photos of each class, with a share held out; or use --radius",
+        f"the hasher in use gives no match probabilities: when {hasher.method} learned, {few}",
+        f"learn from {'more' if n_held else 'at least 10'} labeled photos of each class, with a share held out; "
+        "or use --radius",
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hashcli import backbones, captions, publishing, retrained
+from hashcli import backbones, captions, publishing, retrained, trimming
 from hashcli.collection import (
     Collection,
     check_apart,
@@ -25,7 +25,6 @@ from hashcli.parts import read_part
 from hashcli.photos import escape
 from hashcli.progress import Progress, Recorded
 from hashcli.publishing import TrainReport
-from hashcli.trimming import trim
 from hashcli.walking import WalkOptions
 
 if TYPE_CHECKING:
@@ -129,6 +128,7 @@ def _make(
         given["src"] = source
     if target:
         given["tgt"] = target
+    trimming.limit()
     device = resolve_device(options.device)
     if source and "captions" in method.needs:
         given["src"] = captions.with_captions(source, options.captions, progress)
@@ -152,7 +152,7 @@ def _make(
             job, fitted = retrained.fit(job, library, device, library.work(key), options.workers, progress, log)
         report = publishing.publish(library, job, fitted, log.events, device, options, progress, started)
         library.drop_work(key)
-        trim(library, progress)
+        trimming.trim(library, progress)
     return report
 
 

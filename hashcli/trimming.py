@@ -20,15 +20,14 @@ DEFAULT_GB = 10.0  # of the default backbone: some four million photos
 
 
 def trim(library: Library, progress: Progress) -> None:
-    """Drop caches until the rest fits; call it inside `library.writing()`.
+    """Drop caches until they fit `limit()`; call it inside `library.writing()`.
 
     Those of the generation in use and of a staged one stay whatever their size: search orders its results by them.
-    Raises UsageError for a limit that is no number.
     """
     in_use = {g.hasher.spec.key for g in (library.current(), library.staged()) if g}
     folder = library.folder / "features"
     sizes = {cache: disk_usage(cache) for cache in folder.iterdir()} if folder.is_dir() else {}
-    too_much = sum(sizes.values()) - _limit()
+    too_much = sum(sizes.values()) - limit()
     for cache in sorted(sizes, key=_last_written):
         if too_much <= 0:
             return
@@ -48,13 +47,13 @@ def _last_written(cache: Path) -> int:
         return 0
 
 
-def _limit() -> float:
-    """Bytes."""
+def limit() -> float:
+    """Bytes. Raises UsageError for what is no number; to be asked before the work that ends with trimming."""
     text = os.environ.get(VARIABLE, "")
     try:
-        limit = float(text or DEFAULT_GB)
+        gigabytes = float(text or DEFAULT_GB)
     except ValueError:
-        limit = -1.0
-    if not limit >= 0:
+        gigabytes = -1.0
+    if not gigabytes >= 0:
         raise UsageError(f"{VARIABLE} is {text!r}, and a number of gigabytes is needed", f"{VARIABLE}={DEFAULT_GB:g}")
-    return limit * 1e9
+    return gigabytes * 1e9

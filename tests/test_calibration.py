@@ -173,4 +173,12 @@ def test_a_hasher_that_was_not_calibrated_is_said_to_be(photos, capfd):
     command = ["query", str(photos / "0.png"), "-L", str(photos.parent / "library"), "--min-confidence", "0.5"]
 
     assert cli.main(command) == 4
-    assert "gives no match probabilities" in capfd.readouterr().err
+    assert "gives no match probabilities: when tiny learned, no labeled photos were held out" in capfd.readouterr().err
+
+
+def test_too_few_held_out_photos_are_not_said_to_be_none(photos, capfd, monkeypatch):
+    monkeypatch.setattr(Hasher, "training", {"held_out": {"photos": 2}})
+    command = ["query", str(photos / "0.png"), "-L", str(photos.parent / "library"), "--confidence"]
+
+    assert cli.main(command) == 4
+    assert "the 2 labeled photos that were held out are too few" in capfd.readouterr().err

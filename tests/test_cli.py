@@ -224,6 +224,13 @@ def test_a_full_disk_is_the_machines_fault_and_named(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("error: /data/library/current: No space left on device\nhint: ")
 
 
+def test_a_name_that_is_too_long_is_a_mistake_in_the_command(world, capsys):
+    name = "a" * 300
+    for line in (f"query phone/0-009.png --report {name}", f"query x -L {name}", f"adapt --src {name} --tgt phone"):
+        assert cli.main(line.split()) == 2
+        assert capsys.readouterr().err.startswith(f"error: {name}")
+
+
 def test_too_little_memory_is_the_machines_fault(monkeypatch, capsys):
     assert ending(monkeypatch, MemoryError) == 5
     assert capsys.readouterr().err.startswith("error: this machine ran out of memory\nhint: ")
@@ -399,6 +406,21 @@ def test_query_prints_what_search_found(answered, capfd):
     assert answered["photos"] == [b"a"]
     assert (answered["top"], answered["radius"], answered["rerank"]) == (3, 7, 0)
     assert (answered["domain"], answered["include_self"]) == ("src", True)
+
+
+def test_paths_on_stdin_that_end_with_nul_without_null_are_a_mistake(answered, monkeypatch, capsys):
+    type_in(monkeypatch, b"a\0b\0")
+
+    assert cli.main(["query", "-"]) == 2
+    assert capsys.readouterr().err == "error: the paths on stdin end with NUL bytes\nhint: hashcli query - --null\n"
+
+
+def test_a_limit_of_the_features_that_is_no_number_is_told_before_any_work(world, monkeypatch, capsys):
+    monkeypatch.setenv("HASHCLI_FEATURES_GB", "much")
+    monkeypatch.setattr("hashcli.training.read_part", None)  # reading a photo now would be work
+    for line in (f"{ADAPT} --method lsh", "train phone --method lsh"):
+        assert cli.main(line.split()) == 2
+        assert "HASHCLI_FEATURES_GB is 'much'" in capsys.readouterr().err
 
 
 def test_finding_nothing_ends_with_1(answered, capfd):

@@ -69,6 +69,7 @@ def test_rows_of_a_table_that_name_no_photo_are_told_with_an_example(folder):
     [
         ("file,label\n", "must be `path,labels`"),
         ("path,labels\na,b,c\n", "line 2 .* has 3 columns"),
+        ("path,labels\na.jpg,b\nc\0.jpg,d\n", "line 3 .* has a NUL byte"),
         ("path,labels\nelsewhere.jpg,red\n", "no path in"),
     ],
 )

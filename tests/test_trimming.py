@@ -9,6 +9,7 @@ import pytest
 
 from hashcli.errors import UsageError
 from hashcli.features import FeatureCache
+from hashcli.indexing import index
 from hashcli.library import Library
 from hashcli.progress import Silent
 from hashcli.trimming import VARIABLE, trim
@@ -50,3 +51,11 @@ def test_a_limit_that_is_no_number_is_a_mistake(library, monkeypatch, limit):
     monkeypatch.setenv(VARIABLE, limit)
     with pytest.raises(UsageError, match=VARIABLE):
         trim(library, Silent())
+
+
+def test_a_mistaken_limit_is_told_before_any_work(library, monkeypatch, tmp_path):
+    tiny.noise(tmp_path / "photos/mug/2.png", 2)
+    monkeypatch.setenv(VARIABLE, "much")
+    with pytest.raises(UsageError, match=VARIABLE):
+        index(library, workers=1, progress=Silent())
+    assert len(tiny.held(library.require())) == 1
