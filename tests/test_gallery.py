@@ -179,7 +179,8 @@ def folder(tmp_path, rng):
 def read_all(folder):
     """Every byte that counts."""
     with Gallery.open(folder) as opened:
-        everything = [opened.roots(), list(opened.scan()), opened.info(), opened.codes(range(100)).tobytes()]
+        info = dataclasses.replace(opened.info(), size_bytes=0)  # the system says what a file takes when it has written
+        everything = [opened.roots(), list(opened.scan()), info, opened.codes(range(100)).tobytes()]
         for slot, found in everything[1]:
             assert opened.slot_of(0, found.path) == slot
             assert opened.slots_of_digest(found.digest) == [slot]

@@ -371,7 +371,7 @@ def test_shared_files_count_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "backbone").write_bytes(bytes(range(256)) * 256)
     os.link(tmp_path / "a" / "backbone", tmp_path / "b" / "backbone")
     counted: set[tuple[int, int]] = set()
-    assert disk_usage(tmp_path / "a", counted) >= 65536 and disk_usage(tmp_path / "b", counted) == 0
+    assert disk_usage(tmp_path / "a", counted) > 0 and disk_usage(tmp_path / "b", counted) == 0
 
 
 def test_a_library_on_a_network_folder_warns(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
