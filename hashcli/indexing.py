@@ -7,6 +7,7 @@ findable until `prune`; a folder that is missing as a whole (an unplugged disk) 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +125,10 @@ def index(
             before = state(library, generation)
             chosen, report.missing = targets.choose(gallery, folders, domain, by_table=table is not None)
             for path in report.missing:
-                progress.say(f"{escape(path)} is not there now; its photos stay in the library")
+                progress.say(
+                    f"{escape(path)} is not there now; its photos stay in the library; "
+                    f"if it moved: hashcli library relocate {shlex.quote(escape(path))} NEW"
+                )
             run = _Run(library, gallery, hasher, backbone, report, workers, device, progress)
             survey = Survey(library, generation, run.roots, chosen, options, before, look_closely=table is not None)
             run.update(survey, chosen, table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +71,13 @@ def _check(roots: list[Root], moved: list[Root], before: bytes, now: bytes) -> N
     taken = {root.path for root in roots} - {root.path for root in moved}
     for root in moved:
         if _moved(root, before, now) in taken:
-            raise UsageError(f"{escape(_moved(root, before, now))} is indexed already", "`hashcli index` looks there")
+            forget = f"hashcli index {shlex.quote(escape(before))} --prune --yes"
+            raise UsageError(
+                f"{escape(_moved(root, before, now))} is indexed already",
+                "`hashcli index` looks there"
+                if os.path.isdir(before)
+                else f"to forget {escape(before)}: make an empty folder there, then {forget}",
+            )
 
 
 def _moved(root: Root, before: bytes, now: bytes) -> bytes:

@@ -37,12 +37,14 @@ def choose(
     Raises UsageError for folders that cannot be, or when there is none.
     """
     known = {root.path: root for root in gallery.roots()}
-    paths = [os.path.realpath(os.fsencode(folder)) for folder in folders] or list(known)
-    if not paths:
+    if not folders and not known:
         raise UsageError("the library knows no folders yet", "name one: hashcli index DIR")
-    for path, folder in zip(paths, folders, strict=False):
+    paths = [os.path.realpath(os.fsencode(folder)) for folder in folders]
+    for path, folder in zip(paths, folders, strict=True):
         if path not in known:
             real_folder(folder, "index")
+    # one that is not there and whose photos were all forgotten is no news
+    paths = paths or [path for path, root in known.items() if os.path.isdir(path) or _has_photos(gallery, root)]
     missing = [path for path in dict.fromkeys(paths) if path in known and not os.path.isdir(path)]
     wanted = [path for path in dict.fromkeys(paths) if path not in missing]
     roots = Roots(gallery)
@@ -55,6 +57,10 @@ def choose(
     roots = Roots(gallery)
     targets = [Target(path, root) for path in wanted if (root := roots.of_folder(path))]
     return sorted(targets, key=lambda target: len(target.path), reverse=True), missing
+
+
+def _has_photos(gallery: Gallery, root: Root) -> bool:
+    return any(True for _ in gallery.slots_by_path(root.id))
 
 
 def nearest(targets: Sequence[Target], full: bytes) -> Target | None:

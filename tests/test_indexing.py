@@ -21,6 +21,7 @@ from hashcli.library import Library
 from hashcli.photos import PhotoFile
 from hashcli.progress import Silent
 from hashcli.records import DOMAINS
+from hashcli.relocating import relocate
 from hashcli.walking import WalkOptions
 from tests import tiny
 
@@ -193,6 +194,23 @@ def test_a_missing_root_is_reported_and_loses_nothing(library, folder, tmp_path)
     assert len(held(library)) == 15
     report = run(library, folder)
     assert report.missing == [bytes(folder)]
+
+
+def test_a_root_that_was_renamed_and_indexed_under_its_new_name_can_be_forgotten_under_its_old_one(
+    library, folder, tmp_path
+):
+    run(library, folder)
+    folder.rename(tmp_path / "renamed")
+    run(library, tmp_path / "renamed")
+    with pytest.raises(UsageError, match="is indexed already") as refused:
+        relocate(library, folder, tmp_path / "renamed", Silent())
+    assert f"hashcli index {folder} --prune --yes" in refused.value.hint
+
+    folder.mkdir()
+    assert counts(run(library, folder, prune=True, yes=True)) == {"gone": 10, "pruned": 10}
+    folder.rmdir()
+    report = run(library)
+    assert (report.missing, report.unchanged) == ([], 14)
 
 
 def test_copies_of_photos_on_an_unplugged_disk_do_not_take_their_place(library, folder, tmp_path):
