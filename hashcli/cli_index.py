@@ -53,11 +53,13 @@ def index(
     talk = output.talk(quiet, verbose)
     opened = output.opened(library)
 
+    named = folders or ()
+
     def run(some: Sequence[Path]) -> None:
         done = indexing.index(
             opened,
             some,
-            domain=domain,
+            domain=domain if some == named else None,  # a folder that changed has one already
             prune=prune,
             yes=yes,
             labels=labels,
@@ -71,11 +73,11 @@ def index(
 
     def run_again(some: Sequence[Path]) -> None:
         with suppress(typer.Exit):  # photos that failed end no watch
-            run((folders or ()) if labels else some)  # a table fits the folders that were named
+            run(named if labels or include or exclude else some)  # which are about the folders that were named
 
     if watch:
-        watching.watch(opened, folders or (), run_again, talk)
-    run(folders or ())
+        watching.watch(opened, named, run_again, talk, hidden)
+    run(named)
     talk.say(f"next: {output.query_command(library)}")
 
 

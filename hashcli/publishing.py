@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hashcli import carrying
@@ -91,9 +92,9 @@ def take(
 ) -> TrainReport:
     """Take into use what was refused, without training again."""
     progress.say(f"taking {refused.name}, which was refused, into use")
+    if refused.has_gallery:
+        shutil.rmtree(refused.folder / "gallery")  # photos may have moved since
     filled = _filled(library, refused.folder, job, library.current(), options, progress)
-    with refused.gallery() as gallery:  # which had most of them before
-        filled = replace(filled, n_given=gallery.count() - filled.n_carried)
     return _report(job, library.complete(refused), filled, options, started)
 
 

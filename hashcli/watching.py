@@ -17,7 +17,7 @@ from hashcli.errors import LockedError, MachineError
 from hashcli.mounts import is_network_folder
 from hashcli.photos import escape
 from hashcli.progress import Progress
-from hashcli.roots import inside
+from hashcli.roots import inside, relative
 
 if TYPE_CHECKING:
     from hashcli.library import Library
@@ -30,10 +30,15 @@ Paths = set[bytes]
 
 
 def watch(
-    library: Library, folders: Sequence[Path], index: Callable[[Sequence[Path]], None], progress: Progress
+    library: Library,
+    folders: Sequence[Path],
+    index: Callable[[Sequence[Path]], None],
+    progress: Progress,
+    hidden: bool = False,
 ) -> None:
     """Call `index` with `folders`, then with those that changed, again and again; none: all that are indexed.
 
+    Folders whose names begin with a dot, and those in them, are called with only if `hidden`.
     Ends only by an exception, such as a signal handler's. Raises MachineError when the extra is not installed, and
     what `index` raises, except that another writer is waited for.
     """
@@ -52,7 +57,7 @@ def watch(
             changed = changes.get()
             if isinstance(changed, BaseException):
                 raise changed
-            if some := changed_folders(changed, here, own):
+            if some := changed_folders(changed, here, own, hidden):
                 _patiently(index, [Path(os.fsdecode(folder)) for folder in some], progress)
     finally:
         stop.set()
@@ -66,10 +71,13 @@ def check_installed() -> None:
         raise MachineError("--watch needs an extra that is not installed", "pip install 'hashcli[watch]'") from None
 
 
-def changed_folders(paths: Collection[bytes], roots: Collection[bytes], own: bytes) -> list[bytes]:
+def changed_folders(
+    paths: Collection[bytes], roots: Collection[bytes], own: bytes, hidden: bool = False
+) -> list[bytes]:
     """The folders to look through after these paths changed: those that are still there, none inside another.
 
-    The folder `own` and what is in it count for nothing, also where looking finds the folder itself changed.
+    Below a root, folders whose names begin with a dot are left out unless they are wanted (`hidden`). The folder `own`
+    and what is in it count for nothing, also where looking finds the folder itself changed.
     """
     found: Paths = set()
     for path in paths:
@@ -78,7 +86,8 @@ def changed_folders(paths: Collection[bytes], roots: Collection[bytes], own: byt
         folder = os.path.dirname(path)
         while not os.path.isdir(folder):
             folder = os.path.dirname(folder)
-        if any(folder == root or inside(folder, root) for root in roots):
+        around = [relative(folder, root) for root in roots if folder == root or inside(folder, root)]
+        if any(hidden or b"/." not in b"/" + path for path in around):
             found.add(folder)
     return sorted(folder for folder in found if not any(inside(folder, other) for other in found))
 

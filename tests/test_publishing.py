@@ -110,6 +110,20 @@ def test_the_same_job_is_refused_again_and_forced_without_training_again(world, 
     assert (current.name, current.refused, current.state) == (staged, False, "complete")
 
 
+def test_a_photo_that_moved_after_the_refusal_is_taken_over_in_its_new_place_alone(world, monkeypatch, collapsed):
+    adapt(world, force=True)
+    with pytest.raises(RefusedError):
+        adapt(world, seed=1)
+    (world / "phone/5.png").rename(world / "phone/5-moved.png")
+    library = Library.open(world / "library")
+    assert indexing.index(library, workers=1, progress=Silent()).moved == 1
+    no_training(monkeypatch)
+
+    assert adapt(world, seed=1, force=True).n_indexed == 46
+    held = tiny.held(library.require())
+    assert len(held) == 46 and f"{world}/phone/5-moved.png" in held
+
+
 def test_what_is_put_aside_on_purpose_is_refused_as_well_unless_forced(world, collapsed):
     with pytest.raises(RefusedError):
         adapt(world, no_index=True)

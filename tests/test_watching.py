@@ -108,6 +108,46 @@ def test_changed_folders_are_the_nearest_that_are_there_and_none_inside_another(
     assert watching.changed_folders([bytes(tmp_path / "elsewhere" / "1.jpg")], [root], b"/library") == []
 
 
+def test_hidden_folders_that_change_are_left_out_unless_they_are_wanted(tmp_path):
+    root = tmp_path / ".photos"
+    (root / "a" / ".thumbnails" / "b").mkdir(parents=True)
+    changed = [bytes(root / "a/.thumbnails/1.jpg"), bytes(root / "a/.thumbnails/b/2.jpg")]
+
+    assert watching.changed_folders(changed, [bytes(root)], b"/library") == []
+    assert watching.changed_folders(changed, [bytes(root)], b"/library", hidden=True) == [bytes(root / "a/.thumbnails")]
+    inner = bytes(root / "a/.thumbnails")
+    assert watching.changed_folders(changed, [bytes(root), inner], b"/library") == [inner]
+
+
+def ran(library, monkeypatch, changed: Path, *words: str) -> set[str]:
+    """The photos in the library after `index --watch` with these words, during which a folder changes."""
+
+    def changing(opened, folders, index, progress, hidden):
+        index(folders)
+        index([changed])
+        raise LockedError("enough")
+
+    monkeypatch.setattr(watching, "watch", changing)
+    assert cli.main(["index", "--watch", "-L", str(library.folder), *words]) == LockedError.exit_code
+    return {f"{Path(path).name} {domain}" for path, (_, domain) in tiny.held(library.require()).items()}
+
+
+def test_patterns_are_about_the_folders_named_and_not_about_what_changed(library, tmp_path, monkeypatch):
+    tiny.noise(tmp_path / "photos" / "private" / "new.png", 9)
+    photos = str(tmp_path / "photos")
+
+    found = ran(library, monkeypatch, tmp_path / "photos" / "private", photos, "--exclude", "private*")
+    assert found == {"0.png tgt", "1.png tgt", "2.png tgt"}
+
+
+def test_a_folder_that_changed_keeps_its_domain(library, tmp_path, monkeypatch):
+    tiny.noise(tmp_path / "more" / "inner" / "9.png", 9)
+    index(library, [tmp_path / "more" / "inner"], domain="tgt", workers=1, progress=Silent())
+
+    found = ran(library, monkeypatch, tmp_path / "more" / "inner", str(tmp_path / "more"), "--domain", "src")
+    assert "9.png tgt" in found
+
+
 def test_without_the_extra_the_message_names_it(library, monkeypatch):
     monkeypatch.setitem(sys.modules, "watchfiles", None)
 
