@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hashcli.errors import UsageError
 from hashcli.photos import PhotoFile, escape
 from hashcli.progress import Progress, Silent
-from hashcli.walking import NothingReadError, Problem, WalkOptions, walk
+from hashcli.walking import NothingReadError, Problem, WalkOptions, folders, walk
 
 Labels = tuple[str, ...]
 
@@ -124,21 +124,23 @@ class LabelTable:
 
     def __init__(self, table: Path) -> None:
         """Raises UsageError that names the line for a bad header or row."""
-        self._table, self._cells, self._fits = table, _read_table(table, "labels", "--labels"), False
+        self._table, self._cells = table, _read_table(table, "labels", "--labels")
         self._strange = set(self._cells)
 
     def labels_of(self, file: PhotoFile) -> Labels:
         """The photo's labels, () where the table has none."""
         path = os.path.realpath(file.full)
         self._strange.discard(path)
-        labels = _split(self._cells.get(path, ""))
-        self._fits = self._fits or bool(labels)
-        return labels
+        return _split(self._cells.get(path, ""))
 
-    def check_fits(self, where: str, progress: Progress) -> None:
-        """Say which rows name none of the photos asked for, those of `where`; UsageError when none had a label."""
-        if not self._fits:
-            raise _fits_nothing("--labels", self._table, where)
+    def check_fits(self, where: Sequence[bytes], options: WalkOptions) -> None:
+        """Raises UsageError when no photo of these folders has a label, which takes a look at all of them."""
+        found = (item for path in where for folder in folders(path, options) for item in folder.photos())
+        if not any(self.labels_of(item) for item in found if isinstance(item, PhotoFile)):
+            raise _fits_nothing("--labels", self._table, " or ".join(map(escape, where)))
+
+    def say_strange(self, where: str, progress: Progress) -> None:
+        """Say which rows name none of the photos asked for so far, those of `where`."""
         _say_strange("--labels", self._table, self._strange, len(self._cells), where, progress)
 
 

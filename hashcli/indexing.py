@@ -123,7 +123,7 @@ def index(
         table = LabelTable(labels) if labels else None
         with generation.gallery(write=True) as gallery:
             before = state(library, generation)
-            chosen, report.missing = targets.choose(gallery, folders, domain, by_table=table is not None)
+            chosen, report.missing = targets.choose(gallery, folders, domain, table, options)
             for path in report.missing:
                 progress.say(
                     f"{escape(path)} is not there now; its photos stay in the library; "
@@ -175,7 +175,7 @@ class _Run:
         self._report.unchanged += survey.n_settled
         self._report.failed += survey.problems
         if table and chosen:
-            table.check_fits(" or ".join(escape(target.path) for target in chosen), self._progress)
+            table.say_strange(" or ".join(escape(target.path) for target in chosen), self._progress)
         if candidates:
             with self._progress.task("indexing photos", len(candidates)) as task:
                 for some in blocks(candidates):

@@ -152,7 +152,7 @@ def state(library: Library, generation: Generation) -> bytes:
     """16 bytes that change with the gallery, and with the features of its backbone."""
     counter = (generation.folder / "gallery" / "counter").read_bytes()
     with library.features(generation.hasher.spec) as cache:
-        parts = [generation.hasher.digest.encode(), counter, cache.state()]
+        parts = [generation.name.encode(), generation.hasher.digest.encode(), counter, cache.state()]
     return blake2b(b"".join(parts), digest_size=16).digest()
 
 

@@ -13,8 +13,10 @@ from hashcli.errors import UsageError
 from hashcli.roots import Roots, inside
 
 if TYPE_CHECKING:
+    from hashcli.collection import LabelTable
     from hashcli.gallery import Gallery
     from hashcli.records import Domain, Root
+    from hashcli.walking import WalkOptions
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,21 @@ class Target:
 
 
 def choose(
-    gallery: Gallery, folders: Sequence[Path], domain: Domain | None, by_table: bool
+    gallery: Gallery,
+    folders: Sequence[Path],
+    domain: Domain | None,
+    table: LabelTable | None,
+    options: WalkOptions,
 ) -> tuple[list[Target], list[bytes]]:
     """The folders to look through, deepest first, and the known ones that are not there now.
 
     folders    none: all known roots. New ones are added to the gallery's roots
     domain     of the folders (default: what it was; for new ones that of the root around them, else `tgt`)
-    by_table   a table gives the labels of their photos, and not their subfolders
+    table      gives the labels of their photos, and not their subfolders
+    options    which of their photos the table has to fit
 
-    Raises UsageError for folders that cannot be, or when there is none.
+    Raises UsageError for folders that cannot be, or when there is none, and for a table that fits none of their photos;
+    nothing is then added.
     """
     known = {root.path: root for root in gallery.roots()}
     if not folders and not known:
@@ -47,12 +55,14 @@ def choose(
     paths = paths or [path for path, root in known.items() if os.path.isdir(path) or _has_photos(gallery, root)]
     missing = [path for path in dict.fromkeys(paths) if path in known and not os.path.isdir(path)]
     wanted = [path for path in dict.fromkeys(paths) if path not in missing]
+    if table and wanted:
+        table.check_fits(wanted, options)
     roots = Roots(gallery)
     for path in wanted:
         root = roots.of_folder(path)
         if root is None or domain not in (None, root.domain):
-            gallery.add_root(path, domain or "tgt", not by_table and (path not in known or known[path].by_folder))
-        elif by_table and path == root.path:
+            gallery.add_root(path, domain or "tgt", not table and (path not in known or known[path].by_folder))
+        elif table and path == root.path:
             gallery.set_root(replace(root, by_folder=False))
     roots = Roots(gallery)
     targets = [Target(path, root) for path in wanted if (root := roots.of_folder(path))]

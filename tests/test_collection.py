@@ -60,7 +60,7 @@ def test_rows_of_a_table_that_name_no_photo_are_told_with_an_example(folder):
     lookup, said[:] = LabelTable(table), []
     for file in collect(folder, "--src", ANY).files:
         lookup.labels_of(file)
-    lookup.check_fits("here", talk)
+    lookup.say_strange("here", talk)
     assert said == [f"--labels: 2 of 4 paths in {table} are no photo of here, the first: {folder}/b.jpg"]
 
 

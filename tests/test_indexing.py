@@ -213,6 +213,18 @@ def test_a_root_that_was_renamed_and_indexed_under_its_new_name_can_be_forgotten
     assert (report.missing, report.unchanged) == ([], 14)
 
 
+def test_a_table_that_fits_nothing_changes_nothing(library, folder, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("path,labels\nelsewhere.png,red\n")
+    for named in (folder, tmp_path / "src"):
+        with pytest.raises(UsageError, match="no path in"):
+            run(library, named, labels=table)
+
+    tiny.noise(tmp_path / "src/mug/new.png", 50)
+    assert counts(run(library)) == {"added": 1, "n_encoded": 1, "unchanged": 4}
+    assert held(library)[f"{tmp_path}/src/mug/new.png"] == ("mug", "src")
+
+
 def test_copies_of_photos_on_an_unplugged_disk_do_not_take_their_place(library, folder, tmp_path):
     run(library, folder)
     shutil.copytree(folder, tmp_path / "copies")
@@ -533,6 +545,24 @@ def test_a_folder_as_before_is_looked_at_when_gallery_or_features_are_not(librar
     assert counts(run(library)) == {"unchanged": 14, "n_encoded": 14}
     settle()
     assert counts(run(library, folder, domain="src")) == {"changed": 10}
+
+
+def test_what_another_generation_of_the_same_hasher_holds_is_not_passed_over(library, folder, tmp_path):
+    def counter() -> bytes:
+        return (library.require().folder / "gallery/counter").read_bytes()
+
+    tiny.adapt(library, tiny.backbone(tmp_path / "backbone"), [])
+    run(library, folder)
+    run(library, folder)
+    later, there = library.require(), counter()
+    with library.writing():
+        library.rollback()
+    assert library.require().hasher.digest == later.hasher.digest
+    while counter() != there:  # as many changes as there, though others
+        with library.writing(), library.require().gallery(write=True) as gallery:
+            gallery.set_root(gallery.roots()[0])
+
+    assert run(library, folder).added == 10
 
 
 def test_what_is_gone_is_counted_beside_folders_as_before(library, folder, tmp_path):
