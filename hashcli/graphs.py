@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from scipy import sparse  # type: ignore[import-untyped]
 from scipy.sparse import csgraph  # type: ignore[import-untyped]
 
-from hashcli.nearest import nearest
+from hashcli.nearest import Anew, Renewed, are_many
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 MOST_WHITENED = 40_000
+MOST_OF_CODES = 0.25  # share up to which candidates are chosen without codes; 98 % of the neighbors with 0.1
 MIN_WEIGHT = 1e-3  # diffusion needs positive weights; cosines may be negative
 
 
@@ -77,49 +78,70 @@ class Graph:
         return part
 
 
-def mutual_neighbor_graph(
-    source: NDArray[np.float32],
-    labels: Ints,
-    target: NDArray[np.float32],
-    *,
-    k: int,
-    k_source: int,
-    sharpness: float = 1.0,
-) -> Graph:
-    """The mutual-neighbor graph of COUPLE, section "graph construction".
+class MutualNeighbors:
+    """The mutual-neighbor graph of COUPLE, section "graph construction", made anew whenever codes have changed.
 
-    source (n_s, d), target (n_t, d) with unit rows, labels (n_s,). Edges: source and target that are among each
-    other's k nearest; targets that are among each other's k nearest; each source and its `k_source` nearest of
-    its own class (the paper links whole classes, whose n_s^2 / n_classes edges would hold all mass back in the
-    source). Weights are cosines to the power `sharpness`, clipped to [MIN_WEIGHT, 1].
+    source (n_s, d) and target (n_t, d) are features with unit rows, labels (n_s,) of the source. Compared is the cosine
+    of feature and code joined, of whose square the code has the share `code_share`. Edges: source and target that are
+    among each other's k nearest; targets that are among each other's k nearest; each source and its `k_source`
+    nearest of its own class (the paper links whole classes, whose n_s^2 / n_classes edges would hold all mass back in
+    the source). Weights are cosines to the power `sharpness`, clipped to [MIN_WEIGHT, 1].
+
+    Among many photos the features alone choose candidates, once, and each graph compares only these: a code with a
+    small share moves photos by few places (`nearest.Renewed`). With more than MOST_OF_CODES all are compared anew.
     """
-    if len(source) != len(labels):
-        raise ValueError(f"{len(source)} sources, but labels {labels.shape}")
-    n_source, n_target = len(source), len(target)
-    cross = _both(
-        _lists(*nearest(source, target, k), n_target, sharpness),
-        _lists(*nearest(target, source, k), n_source, sharpness).T.tocsr(),
-    )
-    inside = _lists(*nearest(target, target, k, within=True), n_target, sharpness)
-    inside = _both(inside, inside.T.tocsr())
-    same = _same_class(source, labels, k_source, sharpness)
-    weights = sparse.block_array([[same, cross], [cross.T, inside]], format="csr")
-    return Graph(weights.maximum(weights.T).tocsr(), n_source)
 
+    def __init__(
+        self,
+        source: NDArray[np.float32],
+        labels: Ints,
+        target: NDArray[np.float32],
+        *,
+        k: int,
+        k_source: int,
+        code_share: float = 0.0,
+        sharpness: float = 1.0,
+    ) -> None:
+        if len(source) != len(labels):
+            raise ValueError(f"{len(source)} sources, but labels {labels.shape}")
+        self._n_source, self._n_target = len(source), len(target)
+        self._code_share, self._sharpness = code_share, sharpness
+        once = code_share <= MOST_OF_CODES and are_many(max(len(source), len(target)), len(target))
+        kind = Renewed if once else Anew
+        source, target = (np.sqrt(1 - code_share, dtype=np.float32) * x for x in (source, target))
+        self._there, self._back = kind(source, target, k), kind(target, source, k)
+        self._inside = kind(target, target, k, within=True)
+        classes = [np.flatnonzero(labels == c) for c in np.unique(labels)]
+        self._same = [(rows, kind(source[rows], source[rows], k_source, within=True)) for rows in classes]
 
-def _same_class(source: NDArray[np.float32], labels: Ints, k: int, sharpness: float) -> sparse.csr_array:
-    total = sparse.coo_array((len(source), len(source)), dtype=np.float64)
-    heads, tails, values = [total.row], [total.col], [total.data]
-    for c in np.unique(labels):
-        members = np.flatnonzero(labels == c)
-        x = source[members]
-        lists = _lists(*nearest(x, x, k, within=True), len(members), sharpness).tocoo()
-        heads.append(members[lists.row])
-        tails.append(members[lists.col])
-        values.append(lists.data)
-    entries = (np.concatenate(values), (np.concatenate(heads), np.concatenate(tails)))
-    directed = sparse.coo_array(entries, shape=total.shape).tocsr()
-    return directed.maximum(directed.T).tocsr()
+    @property
+    def n_candidates(self) -> int:
+        """How many sources each target is compared with."""
+        return self._back.n_candidates
+
+    def graph(self, source: NDArray[np.float32], target: NDArray[np.float32]) -> Graph:
+        """The graph for codes of the source (n_s, n_bits) and the target (n_t, n_bits), with unit rows."""
+        source, target = (np.sqrt(self._code_share, dtype=np.float32) * x for x in (source, target))
+        there = _lists(*self._there.nearest(source, target), self._n_target, self._sharpness)
+        back = _lists(*self._back.nearest(target, source), self._n_source, self._sharpness)
+        cross = _both(there, back.T.tocsr())
+        inside = _lists(*self._inside.nearest(target, target), self._n_target, self._sharpness)
+        inside = _both(inside, inside.T.tocsr())
+        weights = sparse.block_array([[self._same_class(source), cross], [cross.T, inside]], format="csr")
+        return Graph(weights.maximum(weights.T).tocsr(), self._n_source)
+
+    def _same_class(self, codes: NDArray[np.float32]) -> sparse.csr_array:
+        total = sparse.coo_array((self._n_source, self._n_source), dtype=np.float64)
+        heads, tails, values = [total.row], [total.col], [total.data]
+        for members, search in self._same:
+            mine = codes[members]
+            lists = _lists(*search.nearest(mine, mine), len(members), self._sharpness).tocoo()
+            heads.append(members[lists.row])
+            tails.append(members[lists.col])
+            values.append(lists.data)
+        entries = (np.concatenate(values), (np.concatenate(heads), np.concatenate(tails)))
+        directed = sparse.coo_array(entries, shape=total.shape).tocsr()
+        return directed.maximum(directed.T).tocsr()
 
 
 def pagerank(graph: Graph, restart: Floats, *, damping: float = 0.85, sweeps: int = 100) -> Floats:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigh  # type: ignore[import-untyped]
 from torch import Tensor
+from torch.nn import functional
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -20,26 +21,85 @@ Ints = NDArray[np.int64]
 EXACT_ROWS = 20_000
 REDUCED = 128
 OVERSAMPLING = 8
+RENEWED = 12  # the same where candidates are chosen by the columns that stay alone
 MOST_EXTRA = 500
 BLOCK_BYTES = 2**27
 _SAMPLE = 8192  # rows from which the directions are learned
 _RIDGE = 1e-6  # of the mean variance: keeps directions without any variance invertible
 
 
-def nearest(queries: Floats, gallery: Floats, k: int, *, within: bool = False) -> tuple[Ints, Floats]:
+def nearest(
+    queries: Floats, gallery: Floats, k: int, *, within: bool = False, compared: int | None = None
+) -> tuple[Ints, Floats]:
     """The k rows of `gallery` with the largest inner product for each query: rows (n, k), similarities (n, k).
 
     In no order within a row; the similarities are exact also where the choice of rows is not. `within`: both are the
-    same array, and a row is not its own neighbor. k is cut to what there is. Raises ValueError for shapes that differ.
+    same array, and a row is not its own neighbor. k is cut to what there is. `compared`: how many rows are compared
+    exactly where not all are; None: OVERSAMPLING * k, k + MOST_EXTRA at most. Raises ValueError for shapes that differ.
     """
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise ValueError(f"queries {queries.shape} and gallery {gallery.shape} must be matrices of one width")
     k = max(0, min(k, len(gallery) - within))
     if k == 0:
         return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-    if len(queries) * len(gallery) > EXACT_ROWS**2 and queries.shape[1] > 2 * REDUCED:
-        return _nearly(queries, gallery, k, within=within)
+    if are_many(len(queries), len(gallery)) and queries.shape[1] > 2 * REDUCED:
+        return _nearly(queries, gallery, k, compared or min(OVERSAMPLING * k, k + MOST_EXTRA), within=within)
     return _exactly(queries, gallery, k, within=within)
+
+
+def are_many(n_queries: int, n_gallery: int) -> bool:
+    """Whether there are too many pairs of rows to compare them all."""
+    return n_queries * n_gallery > EXACT_ROWS**2
+
+
+class Anew:
+    """`nearest` again and again, of rows whose first columns, queries (n, d) and gallery (m, d), stay the same."""
+
+    def __init__(self, queries: Floats, gallery: Floats, k: int, *, within: bool = False) -> None:
+        self._queries, self._gallery, self._k, self._within = queries, gallery, k, within
+
+    @property
+    def n_candidates(self) -> int:
+        """How many rows are compared with each query."""
+        return len(self._gallery) - self._within
+
+    def nearest(self, queries: Floats, gallery: Floats) -> tuple[Ints, Floats]:
+        """As `nearest` of all columns, from the last ones, queries (n, e) and gallery (m, e)."""
+        joined = np.concatenate([self._queries, queries], axis=1)
+        other = joined if self._within else np.concatenate([self._gallery, gallery], axis=1)
+        return nearest(joined, other, self._k, within=self._within)
+
+
+class Renewed:
+    """As `Anew`, among many rows whose last columns count for little.
+
+    The first columns choose RENEWED * k candidates for each query, k + MOST_EXTRA at most, once, and each call compares
+    only these. Keeps (n, candidates) numbers of what it was given.
+    """
+
+    def __init__(self, queries: Floats, gallery: Floats, k: int, *, within: bool = False) -> None:
+        self._k = max(0, min(k, len(gallery) - within))
+        n = min(RENEWED * self._k, self._k + MOST_EXTRA)
+        rows, values = nearest(queries, gallery, n, within=within, compared=n)
+        self._rows, self._values = torch.from_numpy(rows.astype(np.int32)), torch.from_numpy(values)
+
+    @property
+    def n_candidates(self) -> int:
+        """How many rows are compared with each query."""
+        return int(self._rows.shape[1])
+
+    def nearest(self, queries: Floats, gallery: Floats) -> tuple[Ints, Floats]:
+        """As `nearest` of all columns, from the last ones, queries (n, e) and gallery (m, e)."""
+        rows = np.empty((len(queries), self._k), np.int64)
+        values = np.empty((len(queries), self._k), np.float32)
+        changed, asked = torch.from_numpy(gallery), torch.from_numpy(queries)
+        for block in _blocks(len(queries), 4 * max(1, gallery.shape[1] * self.n_candidates)):
+            candidates = self._rows[block]
+            similarity = _compared(candidates, asked[block], changed).add_(self._values[block])
+            best = similarity.topk(self._k, sorted=False)
+            rows[block] = candidates.gather(1, best.indices).numpy()
+            values[block] = best.values.numpy()
+        return rows, values
 
 
 def _exactly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple[Ints, Floats]:
@@ -55,8 +115,9 @@ def _exactly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple
     return rows, values
 
 
-def _nearly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple[Ints, Floats]:
-    n_candidates = min(OVERSAMPLING * k, k + MOST_EXTRA, len(gallery) - within)
+def _nearly(queries: Floats, gallery: Floats, k: int, n_candidates: int, *, within: bool) -> tuple[Ints, Floats]:
+    """As `nearest`: the k largest of the n_candidates whose similarity is largest in REDUCED dimensions."""
+    n_candidates = min(n_candidates, len(gallery) - within)
     n_groups, size = _grouping(len(gallery), n_candidates)
     left, right = _reduction(queries, gallery)
     asked: Floats = queries @ left
@@ -64,6 +125,7 @@ def _nearly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple[
     reduced[: len(gallery)] = gallery @ right
     rows = np.empty((len(queries), k), np.int64)
     values = np.empty((len(queries), k), np.float32)
+    asking, all_rows = torch.from_numpy(queries), torch.from_numpy(gallery)
     for block in _blocks(len(queries), 4 * len(reduced)):
         similarity = asked[block] @ reduced.T
         similarity[:, len(gallery) :] = -np.inf
@@ -72,12 +134,15 @@ def _nearly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple[
         candidates = _largest(torch.from_numpy(similarity), n_candidates, n_groups)
         for part in _blocks(len(candidates), 4 * gallery.shape[1] * n_candidates):
             here = slice(block.start + part.start, block.start + part.stop)
-            near = torch.from_numpy(gallery[candidates[part].numpy()])
-            exact = torch.bmm(near, torch.from_numpy(queries[here])[:, :, None])[:, :, 0]
-            best = exact.topk(k, sorted=False)
+            best = _compared(candidates[part], asking[here], all_rows).topk(k, sorted=False)
             rows[here] = candidates[part].gather(1, best.indices).numpy()
             values[here] = best.values.numpy()
     return rows, values
+
+
+def _compared(candidates: Tensor, queries: Tensor, gallery: Tensor) -> Tensor:
+    """Inner products (b, c) of each query (b, d) with its candidates (b, c), which are rows of the gallery."""
+    return torch.bmm(functional.embedding(candidates, gallery), queries[:, :, None])[:, :, 0]
 
 
 def _reduction(queries: Floats, gallery: Floats) -> tuple[Floats, Floats]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from hashcli.data import Bank, Batch, DomainBatch, TrainingData
-    from hashcli.graphs import Graph, Pairs
+    from hashcli.graphs import Graph, MutualNeighbors, Pairs
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -109,6 +109,7 @@ class COUPLE(LabelCodeMethod):
         self._stage: Stage | None = None
         self._teacher: nn.Module | None = None
         self._data: TrainingData | None = None
+        self._neighbors: MutualNeighbors | None = None  # of the features that `prepare` or `renew` saw
 
     @property
     def wants_pixels(self) -> bool:
@@ -121,6 +122,7 @@ class COUPLE(LabelCodeMethod):
         assert data.source is not None and data.target is not None
         x = graphs.unit_rows(np.concatenate([data.source.features, data.target.features]))
         self._whitening = graphs.whitening(x, self.settings.whitening) if self.settings.whitening else None
+        self._neighbors = None
 
     def renew(self, data: TrainingData, run: Run) -> None:
         self.prepare(data, run)
@@ -142,14 +144,11 @@ class COUPLE(LabelCodeMethod):
             target_relaxed = self._teacher(bank.target_features)
         guess = self.logits(target_relaxed).softmax(1).cpu().double().numpy()
         labels = bank.source_labels.cpu().numpy()
-        graph = graphs.mutual_neighbor_graph(
-            self._joined(bank.source_features, bank.source_relaxed),
-            labels,
-            self._joined(bank.target_features, target_relaxed),
-            k=s.neighbors,
-            k_source=s.source_neighbors,
-            sharpness=s.sharpness,
-        )
+        if self._neighbors is None:
+            self._neighbors = self._found_neighbors(bank.source_features, labels, bank.target_features)
+            run.progress.log("neighbors", candidates=self._neighbors.n_candidates)
+        codes = [graphs.unit_rows(relaxed.cpu().numpy()) for relaxed in (bank.source_relaxed, target_relaxed)]
+        graph = self._neighbors.graph(*codes)
         believed, covered = self._pseudo_labels(graph, labels, guess)
         believed = (believed / believed.max(axis=1, keepdims=True)) ** s.certainty
         believed /= believed.sum(axis=1, keepdims=True)
@@ -184,13 +183,20 @@ class COUPLE(LabelCodeMethod):
                 stage = replace(stage, pool=self._mixed_pixels(stage, chosen.to(device)))
         return stage
 
-    def _joined(self, features: Tensor, relaxed: Tensor) -> NDArray[np.float32]:
-        from hashcli.graphs import unit_rows
+    def _found_neighbors(self, source: Tensor, labels: NDArray[np.int64], target: Tensor) -> MutualNeighbors:
+        from hashcli.graphs import MutualNeighbors, unit_rows
 
-        share = self.settings.code_share
-        x, h = features.cpu().numpy(), unit_rows(relaxed.cpu().numpy())
-        x = unit_rows(x if self._whitening is None else x @ self._whitening)
-        return np.concatenate([np.sqrt(1 - share, dtype=np.float32) * x, np.sqrt(share, dtype=np.float32) * h], axis=1)
+        s, w = self.settings, self._whitening
+        x, y = (unit_rows(f if w is None else f @ w) for f in (source.cpu().numpy(), target.cpu().numpy()))
+        return MutualNeighbors(
+            x,
+            labels,
+            y,
+            k=s.neighbors,
+            k_source=s.source_neighbors,
+            code_share=s.code_share,
+            sharpness=s.sharpness,
+        )
 
     def _pseudo_labels(self, graph: Graph, labels: NDArray[np.int64], guess: Floats) -> tuple[Floats, Bools]:
         """Label probabilities of the targets (n_t, C), and which of them the graph gave."""

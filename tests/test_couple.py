@@ -252,8 +252,34 @@ def test_the_same_seed_gives_the_same_codes_and_another_seed_others():
     assert np.abs(fitted(data)[1] - fitted(data, seed=4)[1]).max() > 1e-3
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_codes(tmp_path, monkeypatch):
-    data, _ = clouds()
+def test_among_many_photos_candidates_are_found_once_and_for_new_features_again(monkeypatch):
+    data, _ = clouds(n_source=300)
+    few = fitted(data)
+    assert ("neighbors", {"candidates": 300}) in few[2]
+    monkeypatch.setattr("hashcli.nearest.EXACT_ROWS", 0)
+
+    many = fitted(data)
+
+    assert [counts for event, counts in many[2] if event == "neighbors"] == [{"candidates": 120}]
+    assert_array_equal(many[1], fitted(data)[1])
+    assert (np.sign(many[1]) == np.sign(few[1])).mean() > 0.97
+    whole = fitted(data, code_share=0.5)
+    assert ("neighbors", {"candidates": 300}) in whole[2]
+
+    class Tuned(COUPLE):
+        def begin_epoch(self, epoch, bank, run):
+            self.renew(data, run)
+            super().begin_epoch(epoch, bank, run)
+
+    run = Run(3, progress=Silent())
+    Tuned(Task(BITS, DIM, CLASSES, 3), COUPLE.Settings(**SHORT)).fit(data, run)
+    assert [event for event, _ in run.progress.events].count("neighbors") == 3
+
+
+@pytest.mark.parametrize("exact_rows", [20_000, 0])
+def test_a_run_that_was_stopped_goes_on_to_the_same_codes(tmp_path, monkeypatch, exact_rows):
+    data, _ = clouds(n_source=200)
+    monkeypatch.setattr("hashcli.nearest.EXACT_ROWS", exact_rows)
     settings = COUPLE.Settings(**(SHORT | {"mean_teacher": 0.9}))
     monkeypatch.setattr("hashcli.optimization.CHECKPOINT_SECONDS", 0.0)
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 
-from hashcli import diffusion, graphs
+from hashcli import diffusion, graphs, nearest
 
 
 @pytest.fixture
@@ -18,7 +18,13 @@ def rng() -> np.random.Generator:
 def small(rng, n_source=30, n_target=25, n_classes=3, k=6, k_source=4, d=8):
     source, target = (graphs.unit_rows(rng.normal(size=(n, d))) for n in (n_source, n_target))
     labels = rng.integers(0, n_classes, n_source)
-    return source, labels, target, graphs.mutual_neighbor_graph(source, labels, target, k=k, k_source=k_source)
+    return source, labels, target, featured(source, labels, target, k=k, k_source=k_source)
+
+
+def featured(source, labels, target, **settings):
+    """The graph of features alone, without codes."""
+    none = np.zeros((max(len(source), len(target)), 0), np.float32)
+    return graphs.MutualNeighbors(source, labels, target, **settings).graph(none[: len(source)], none[: len(target)])
 
 
 def source_mass(graph):
@@ -53,7 +59,7 @@ def test_whitening_of_fewer_rows_than_columns_stays_finite(rng):
 def test_sharpness_is_a_power_of_the_cosine(rng):
     source, labels, target, graph = small(rng)
 
-    sharp = graphs.mutual_neighbor_graph(source, labels, target, k=6, k_source=4, sharpness=3.0)
+    sharp = featured(source, labels, target, k=6, k_source=4, sharpness=3.0)
 
     plain = graph.weights.toarray()
     expected = np.where(plain > 0, np.maximum(plain**3, graphs.MIN_WEIGHT), 0)
@@ -62,7 +68,42 @@ def test_sharpness_is_a_power_of_the_cosine(rng):
 
 def test_graph_has_the_edges_of_the_definition(rng):
     source, labels, target, graph = small(rng)
-    cross, inside, own = source @ target.T, target @ target.T, source @ source.T
+
+    expected = defined(labels, source @ target.T, target @ target.T, source @ source.T)
+
+    assert_allclose(graph.weights.toarray(), expected, atol=1e-6)
+    assert_allclose(graph.degrees, expected.sum(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.7])
+@pytest.mark.parametrize("many", [False, True])
+def test_graphs_follow_the_codes(rng, monkeypatch, share, many):
+    monkeypatch.setattr(nearest, "EXACT_ROWS", 0 if many else 100)  # either way all rows are candidates here
+    source, labels, target, _ = small(rng)
+    made = graphs.MutualNeighbors(source, labels, target, k=6, k_source=4, code_share=share)
+
+    for _ in range(2):
+        codes, others = (graphs.unit_rows(rng.normal(size=(len(x), 5))) for x in (source, target))
+        pairs = ((source, target, codes, others), (target, target, others, others), (source, source, codes, codes))
+        cosines = [(1 - share) * x @ y.T + share * b @ c.T for x, y, b, c in pairs]
+
+        assert_allclose(made.graph(codes, others).weights.toarray(), defined(labels, *cosines), atol=1e-6)
+
+
+def test_codes_with_a_small_share_alone_are_compared_with_candidates(rng, monkeypatch):
+    source, labels, target, _ = small(rng, 300, 250)
+
+    def compared(share):
+        return graphs.MutualNeighbors(source, labels, target, k=6, k_source=4, code_share=share).n_candidates
+
+    assert compared(0.1) == 300
+    monkeypatch.setattr(nearest, "EXACT_ROWS", 100)
+    assert compared(0.1) < 300
+    assert compared(0.9) == 300
+
+
+def defined(labels, cross, inside, own):
+    """The graph (55, 55) with k 6 and k_source 4, from cosines across, inside the target and inside the source."""
     expected = np.zeros((55, 55))
     for i in range(30):
         for j in range(25):
@@ -76,9 +117,7 @@ def test_graph_has_the_edges_of_the_definition(rng):
         same = np.where(labels == labels[i], own[i], -np.inf)[None]
         for j in top(same, 0, min(4, (labels == labels[i]).sum() - 1), i):
             expected[i, j] = expected[j, i] = np.clip(own[i, j], 1e-3, 1)
-
-    assert_allclose(graph.weights.toarray(), expected, atol=1e-6)
-    assert_allclose(graph.degrees, expected.sum(1), atol=1e-5)
+    return expected
 
 
 @pytest.mark.parametrize(("n_source", "n_target", "n_classes"), [(1, 1, 1), (9, 1, 2), (9, 3, 1), (4, 2, 4)])

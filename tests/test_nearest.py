@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from hashcli import graphs, nearest
 
@@ -100,3 +100,63 @@ def test_narrow_rows_and_few_rows_are_compared_exactly(rng, monkeypatch):
     nearest.nearest(np.ones((200, 600), np.float32), np.ones((300, 600), np.float32), 3)
     monkeypatch.setattr(nearest, "EXACT_ROWS", 10)
     nearest.nearest(np.ones((200, 2 * nearest.REDUCED), np.float32), np.ones((300, 2 * nearest.REDUCED), np.float32), 3)
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_candidates_are_compared_by_all_columns(rng, monkeypatch, within):
+    monkeypatch.setattr(nearest, "RENEWED", 3)
+    monkeypatch.setattr(nearest, "BLOCK_BYTES", 4 * 4 * 12 * 7)  # blocks of seven queries
+    stay, moving = (rng.normal(size=(40, d)).astype(np.float32) for d in (6, 4))
+    queries, asked = (stay, moving) if within else (rng.normal(size=(30, d)).astype(np.float32) for d in (6, 4))
+    search = nearest.Renewed(queries, stay, 4, within=within)
+
+    rows, values = search.nearest(asked, moving)
+
+    assert search.n_candidates == 12
+    for i in range(len(queries)):
+        first = [queries[i] @ stay[j] if not (within and i == j) else -np.inf for j in range(40)]
+        candidates = sorted(range(40), key=lambda j: -first[j])[:12]
+        whole = {j: first[j] + asked[i] @ moving[j] for j in candidates}
+        assert set(rows[i]) == set(sorted(candidates, key=lambda j: -whole[j])[:4])
+        assert_allclose(values[i], [whole[j] for j in rows[i]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_anew_is_nearest_of_the_joined_columns(rng, within):
+    stay, moving = (rng.normal(size=(20, d)).astype(np.float32) for d in (6, 4))
+    queries, asked = (stay, moving) if within else (rng.normal(size=(9, d)).astype(np.float32) for d in (6, 4))
+    joined, gallery = np.hstack([queries, asked]), np.hstack([stay, moving])
+    search = nearest.Anew(queries, stay, 3, within=within)
+
+    found = search.nearest(asked, moving)
+
+    assert search.n_candidates == 20 - within
+    for mine, expected in zip(found, nearest.nearest(joined, gallery, 3, within=within), strict=True):
+        assert_array_equal(mine, expected)
+
+
+@pytest.mark.usefixtures("few_are_many")
+@pytest.mark.parametrize("within", [True, False])
+def test_candidates_hold_nearly_all_neighbors_when_the_last_columns_count_for_little(rng, within):
+    gallery = clustered(rng, 1500)
+    queries = gallery if within else clustered(rng, 400, shift=1.0)
+    codes, asked = (graphs.unit_rows(np.sign(x[:, :64] + 0.01)) for x in (gallery, queries))
+    columns = [np.sqrt(share, dtype=np.float32) * x for share, x in ((0.9, queries), (0.9, gallery))]
+    last = [np.sqrt(0.1, dtype=np.float32) * x for x in (asked, codes)]
+    similarity = columns[0] @ columns[1].T + last[0] @ last[1].T
+    if within:
+        np.fill_diagonal(similarity, -np.inf)
+
+    rows, _ = nearest.Renewed(*columns, 10, within=within).nearest(*last)
+
+    assert recall(rows, np.argsort(-similarity, axis=1)[:, :10]) >= 0.95
+
+
+@pytest.mark.parametrize("kind", [nearest.Anew, nearest.Renewed])
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_searches_among_hardly_any_rows_find_what_there_is(kind, n):
+    x, codes = np.ones((n, 3), np.float32), np.ones((n, 2), np.float32)
+
+    rows, values = kind(x, x, 5, within=True).nearest(codes, codes)
+
+    assert rows.shape == values.shape == (n, max(0, n - 1))
