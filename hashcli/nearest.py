@@ -3,7 +3,8 @@
 Many means more than EXACT_ROWS queries and as many rows to find (or more of the one and fewer of the other), in more
 than twice REDUCED dimensions. Then all similarities are estimated in REDUCED dimensions, and the likeliest
 OVERSAMPLING * k rows of each query, k + MOST_EXTRA at most, are compared exactly. On features of photos that finds
-97 % of the true neighbors and more (the least across two domains of digits; inside a domain 99 %).
+97 % of the true neighbors and more (the least across two domains of digits; inside a domain 99 %). Where the same rows
+are searched again because a small part of them has changed, candidates can be kept (`Renewed`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ OVERSAMPLING = 8
 RENEWED = 12  # the same where candidates are chosen by the columns that stay alone
 MOST_EXTRA = 500
 BLOCK_BYTES = 2**27
+GATHERED_BYTES = 2**25  # half the time of BLOCK_BYTES: larger arrays are new, empty pages each time
 _SAMPLE = 8192  # rows from which the directions are learned
 _RIDGE = 1e-6  # of the mean variance: keeps directions without any variance invertible
 
@@ -93,7 +95,7 @@ class Renewed:
         rows = np.empty((len(queries), self._k), np.int64)
         values = np.empty((len(queries), self._k), np.float32)
         changed, asked = torch.from_numpy(gallery), torch.from_numpy(queries)
-        for block in _blocks(len(queries), 4 * max(1, gallery.shape[1] * self.n_candidates)):
+        for block in _blocks(len(queries), 4 * gallery.shape[1] * self.n_candidates, GATHERED_BYTES):
             candidates = self._rows[block]
             similarity = _compared(candidates, asked[block], changed).add_(self._values[block])
             best = similarity.topk(self._k, sorted=False)
@@ -105,7 +107,7 @@ class Renewed:
 def _exactly(queries: Floats, gallery: Floats, k: int, *, within: bool) -> tuple[Ints, Floats]:
     rows = np.empty((len(queries), k), np.int64)
     values = np.empty((len(queries), k), np.float32)
-    for block in _blocks(len(queries), 4 * len(gallery)):
+    for block in _blocks(len(queries), 4 * len(gallery), BLOCK_BYTES):
         similarity = queries[block] @ gallery.T
         if within:
             _leave_out_self(similarity, block.start)
@@ -126,13 +128,13 @@ def _nearly(queries: Floats, gallery: Floats, k: int, n_candidates: int, *, with
     rows = np.empty((len(queries), k), np.int64)
     values = np.empty((len(queries), k), np.float32)
     asking, all_rows = torch.from_numpy(queries), torch.from_numpy(gallery)
-    for block in _blocks(len(queries), 4 * len(reduced)):
+    for block in _blocks(len(queries), 4 * len(reduced), BLOCK_BYTES):
         similarity = asked[block] @ reduced.T
         similarity[:, len(gallery) :] = -np.inf
         if within:
             _leave_out_self(similarity, block.start)
         candidates = _largest(torch.from_numpy(similarity), n_candidates, n_groups)
-        for part in _blocks(len(candidates), 4 * gallery.shape[1] * n_candidates):
+        for part in _blocks(len(candidates), 4 * gallery.shape[1] * n_candidates, GATHERED_BYTES):
             here = slice(block.start + part.start, block.start + part.stop)
             best = _compared(candidates[part], asking[here], all_rows).topk(k, sorted=False)
             rows[here] = candidates[part].gather(1, best.indices).numpy()
@@ -193,7 +195,7 @@ def _leave_out_self(similarity: Floats, first: int) -> None:
     similarity[np.arange(n), np.arange(first, first + n)] = -np.inf
 
 
-def _blocks(n: int, row_bytes: int) -> list[slice]:
-    """Slices over n rows, of BLOCK_BYTES each at most."""
-    step = max(1, BLOCK_BYTES // row_bytes)
+def _blocks(n: int, row_bytes: int, most: int) -> list[slice]:
+    """Slices over n rows, of `most` bytes each at most."""
+    step = max(1, most // max(1, row_bytes))
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]

@@ -62,6 +62,7 @@ def test_among_many_rows_nearly_all_of_the_true_neighbors_are_found(rng, monkeyp
     true, _ = nearest.nearest(queries, gallery, k, within=within)
     monkeypatch.setattr(nearest, "EXACT_ROWS", 500)
     monkeypatch.setattr(nearest, "BLOCK_BYTES", 2**22)
+    monkeypatch.setattr(nearest, "GATHERED_BYTES", 2**21)
 
     rows, values = nearest.nearest(queries, gallery, k, within=within)
 
@@ -105,7 +106,7 @@ def test_narrow_rows_and_few_rows_are_compared_exactly(rng, monkeypatch):
 @pytest.mark.parametrize("within", [True, False])
 def test_candidates_are_compared_by_all_columns(rng, monkeypatch, within):
     monkeypatch.setattr(nearest, "RENEWED", 3)
-    monkeypatch.setattr(nearest, "BLOCK_BYTES", 4 * 4 * 12 * 7)  # blocks of seven queries
+    monkeypatch.setattr(nearest, "GATHERED_BYTES", 4 * 4 * 12 * 7)  # blocks of seven queries
     stay, moving = (rng.normal(size=(40, d)).astype(np.float32) for d in (6, 4))
     queries, asked = (stay, moving) if within else (rng.normal(size=(30, d)).astype(np.float32) for d in (6, 4))
     search = nearest.Renewed(queries, stay, 4, within=within)

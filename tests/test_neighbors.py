@@ -61,6 +61,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few rows, so that results are put together from many."""
     monkeypatch.setattr(neighbors, "_BLOCK_BYTES", 4000)
     monkeypatch.setattr(nearest, "BLOCK_BYTES", 4000)
+    monkeypatch.setattr(nearest, "GATHERED_BYTES", 1000)
 
 
 @pytest.mark.parametrize(("n", "k"), [(8, 5), (60, 5), (100, 5), (110, 6), (600, 30), (10_000, 500), (10**6, 500)])
