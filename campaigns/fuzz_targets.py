@@ -118,6 +118,7 @@ def gallery_reader(folder: Path) -> Target:
     for place, (name, _, value) in enumerate(stored):
         corpus.append(bytes([place]) + (value[:4] + value[8:] if name == b"blocks" else value[:-4]))
     watched = (
+        "hashcli.block_header",
         "hashcli.block_search",
         "hashcli.blocks",
         "hashcli.chain",

@@ -398,7 +398,7 @@ static uint32_t crc32_of(uint32_t crc, const uint8_t *bytes, Py_ssize_t n)
     return ~crc;
 }
 
-/* As in hashcli.blocks, which tells what else a header may be, and what is wrong with it. */
+/* As in hashcli.block_header; hashcli.blocks tells what else a header may be, and what is wrong with it. */
 struct header {
     char magic[4];
     uint32_t crc;

@@ -1,45 +1,25 @@
-"""One block of the gallery: fixed header, then one plane of little-endian 64-bit words per 64 bits of code.
-
-0   4   magic b"HCBK"
-4   4   CRC-32 of the key, of bytes 8 to 148, and, where slots were removed, of the rest of the header
-8   2   version, 1
-10  2   number of planes
-12  4   slots in use, removed ones included (each plane has as many words)
-16  4   slots removed; where it is 0, the rest of the header is zeros
-20  128 per plane the checksum of its words (`checksums.plane_sums`); 16 places, the unused ones zero
-148 ... tombstones, one bit per slot of a full block, least significant bit first
-...     zeros, until the planes start at a multiple of 64 bytes behind LMDB's page header
+"""One block of the gallery: header (`block_header`), then one plane of little-endian 64-bit words per 64 bits of code.
 
 `_scan.c` knows this layout, too: what it finds to be a sound block without tombstones it searches at once.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hashcli import block_header
+from hashcli.block_header import header_size, key
 from hashcli.checksums import plane_sums
 from hashcli.codes import Words
 from hashcli.errors import DamagedError, NewerFormatError
 from hashcli.seals import damaged
 
-VERSION = 1
-_PREFIX = struct.Struct("<4sIHHII")
-_SUMS = 16 * 8
-_TOMBSTONES = _PREFIX.size + _SUMS
-_PAGE_HEADER = 16
+__all__ = ["Block", "decode", "empty", "encode", "extended", "header_size", "key", "lost", "without"]
+
 _WORD = np.dtype("<u8")
-_MAGIC = b"HCBK"
-
-
-def key(number: int) -> bytes:
-    """LMDB key of block `number`."""
-    return number.to_bytes(8, "big")
 
 
 class Block(NamedTuple):
@@ -76,11 +56,6 @@ class Block(NamedTuple):
         return self
 
 
-def header_size(capacity: int) -> int:
-    """Bytes before the planes, for blocks of `capacity` slots."""
-    return _rest(capacity)[0]
-
-
 def empty(number: int, capacity: int, n_words: int) -> Block:
     """A block without slots."""
     return Block(number, capacity, 0, b"", b"", plane_sums(np.empty((n_words, 0), np.uint64)))
@@ -103,11 +78,9 @@ def without(block: Block, slots: NDArray[np.int64]) -> Block:
 
 def encode(block: Block) -> bytes:
     """The block as one LMDB value."""
-    removed = int.from_bytes(block.tombstones, "little").bit_count()
-    fields = struct.pack("<HHII", VERSION, len(block.sums) // 8, block.slots, removed)
-    body = fields + block.sums.ljust(_SUMS, b"\0") + block.tombstones
-    header = _MAGIC + bytes(4) + body.ljust(header_size(block.capacity) - 8, b"\0")
-    return b"".join((_MAGIC, struct.pack("<I", _crc(block.number, header, removed)), header[8:], block.planes))
+    size = header_size(block.capacity)
+    header = block_header.pack(block.number, size, block.slots, block.sums, block.tombstones)
+    return b"".join((header, block.planes))
 
 
 def decode(number: int, value: memoryview | bytes, capacity: int, n_words: int) -> Block:
@@ -115,20 +88,18 @@ def decode(number: int, value: memoryview | bytes, capacity: int, n_words: int) 
 
     Raises DamagedError naming the block, NewerFormatError for a later version of the layout.
     """
-    size, nothing = _rest(capacity)
-    header = bytes(value[:size])
-    if len(header) < size:
+    size = header_size(capacity)
+    if len(value) < size:
         raise _damaged(number, f"it has {len(value)} bytes, fewer than its header")
-    magic, crc, version, planes, count, removed = _PREFIX.unpack_from(header)
-    if magic != _MAGIC or crc != _crc(number, header, removed) or not (removed or header.endswith(nothing)):
+    header = block_header.unpack(number, bytes(value[:size]), capacity)
+    if header is None:
         raise _damaged(number, "its header is not what was written")
-    if version > VERSION:
-        raise NewerFormatError(f"block {number} has layout {version}; this hashcli reads up to {VERSION}")
+    version, planes, count, sums, tombstones = header
+    if version > block_header.VERSION:
+        raise NewerFormatError(f"block {number} has layout {version}; this hashcli reads up to {block_header.VERSION}")
     if planes != n_words or count > capacity or len(value) != size + 8 * planes * count:
         raise _damaged(number, f"{planes} planes of {count} words do not fit its {len(value)} bytes")
-    tombstones = header[_TOMBSTONES : _TOMBSTONES + capacity // 8] if removed else b""
-    planes_at = memoryview(value)[size:]
-    return Block(number, capacity, count, planes_at, tombstones, header[_PREFIX.size : _PREFIX.size + 8 * planes])
+    return Block(number, capacity, count, memoryview(value)[size:], tombstones, sums)
 
 
 def lost(number: int) -> DamagedError:
@@ -136,18 +107,5 @@ def lost(number: int) -> DamagedError:
     return _damaged(number, "its codes are not what was written")
 
 
-def _crc(number: int, header: bytes, removed: int) -> int:
-    """Of tombstones only where there are any: comparing two kilobytes with zeros is much quicker."""
-    return zlib.crc32(key(number) + header[8 : None if removed else _TOMBSTONES])
-
-
 def _damaged(number: int, why: str) -> DamagedError:
     return damaged(f"block {number} of the gallery", why)
-
-
-@cache
-def _rest(capacity: int) -> tuple[int, bytes]:
-    """Size of the header, and what is in it behind the checksums where no slot was removed."""
-    used = _TOMBSTONES + capacity // 8
-    size = used + (-used - _PAGE_HEADER) % 64
-    return size, bytes(size - _TOMBSTONES)

@@ -35,25 +35,21 @@ def plane_sums(words: Words) -> bytes:
     """Checksums of planar words (n_words, n): 8 bytes per plane, little-endian."""
     n_words, n = words.shape
     segments = np.empty((n_words, -(-n // SEGMENT)), np.uint64)
-    sum_segments(words, segments)
+    if n:  # one call for all planes: where one ends, the next starts
+        np.add.reduceat(words.reshape(-1), segment_starts(n_words, n), out=segments.reshape(-1))
     return folded(segments).astype("<u8").tobytes()
 
 
-def sum_segments(words: Words, segments: Words) -> None:
-    """Put the sums of all segments of planar words (n_words, n), each plane's last what is left, into `segments`."""
-    if words.size:  # one call for all planes: where one ends, the next starts
-        np.add.reduceat(words.reshape(-1), _starts(*words.shape), out=segments.reshape(-1))
+@lru_cache(4)  # full blocks, and the last one
+def segment_starts(n_words: int, n: int) -> NDArray[np.intp]:
+    """Where the segments of planar words (n_words, n) start, plane by plane; each plane's last takes what is left."""
+    return (np.arange(n_words)[:, None] * n + np.arange(0, n, SEGMENT)).reshape(-1)
 
 
 def folded(segments: Words) -> Words:
     """Checksums (...) from the sums of all segments (..., segments)."""
     mixed: Words = segments ^ segments >> np.uint64(32)
     return mixed @ _powers(segments.shape[-1])
-
-
-@lru_cache(4)  # full blocks, and the last one
-def _starts(n_words: int, n: int) -> NDArray[np.intp]:
-    return (np.arange(n_words)[:, None] * n + np.arange(0, n, SEGMENT)).reshape(-1)
 
 
 @lru_cache(4)
