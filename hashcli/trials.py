@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hashcli.errors import UsageError
 from hashcli.evaluation import Trial, hold_out, split_trials, unique_rows
 from hashcli.parts import Part, label_array
 
@@ -37,7 +38,13 @@ class Arrays:
         return [Trial(seed, target.features, known, *asked) for seed in numbers], queries
 
     def _apart(self, part: Part, others: Sequence[bytes], what: str) -> Part:
+        """Raises UsageError when none is left."""
         rows = unique_rows(part.digests, others)
+        if not len(rows):
+            raise UsageError(
+                f"all {len(part)} {what} photos are copies of photos in the other folders, and say nothing",
+                "give folders that hold different photos",
+            )
         if len(rows) < len(part):
             self.notes.append(f"{len(part) - len(rows)} {what} photos are copies of others and are left out")
         return part.take(rows)
