@@ -15,6 +15,7 @@ MAP_DROP = 0.05
 MOST_CONSTANT = 0.25
 MOST_IN_ONE_CODE = 0.5
 MOST_IN_ONE_OF_TWO = 0.9
+FEW = 10  # photos that may well be of one class, so that one code for all of them says nothing
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,12 @@ def compare(
     else:
         after = examine(probe, new)
     before = examine(probe, old) if old is not None else None
-    collapsed = _collapsed(before if same_length else None, after, n_classes)
+    collapsed = _collapsed(before if same_length else None, after, n_classes, len(probe.own))
     warnings += _warnings(before, after) if not collapsed else []
     return Helped(after, before, warnings, collapsed)
 
 
-def _collapsed(before: Health | None, after: Health, n_classes: int) -> list[str]:
+def _collapsed(before: Health | None, after: Health, n_classes: int, n_photos: int) -> list[str]:
     reasons = []
     old, new = before.held_out_map if before else None, after.held_out_map
     if old is not None and new is not None and old - new > MAP_DROP:
@@ -118,7 +119,8 @@ def _collapsed(before: Health | None, after: Health, n_classes: int) -> list[str
     if after.constant_bits > MOST_CONSTANT + by_design:
         reasons.append(f"{after.constant_bits:.0%} of the bits are the same for all photos")
     # and one of two may well have most of the photos
-    if after.commonest_code > (MOST_IN_ONE_OF_TWO if n_classes == 2 else MOST_IN_ONE_CODE):
+    most = MOST_IN_ONE_OF_TWO if n_classes == 2 else MOST_IN_ONE_CODE
+    if n_photos >= FEW and after.commonest_code > most:
         reasons.append(f"{after.commonest_code:.0%} of the photos have one and the same code")
     return reasons
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -247,6 +248,14 @@ def test_one_code_for_more_than_half_of_the_target_is_refused(probe, n_classes, 
         return packed
 
     assert bool(judged(probe, lazy, None, n_classes=n_classes).collapsed) is is_refused
+
+
+@pytest.mark.parametrize("n_photos", [1, 3])
+def test_one_code_for_a_few_photos_says_nothing_unless_the_source_has_it_too(probe, n_photos):
+    few = replace(probe, own=probe.own.take([0] * n_photos))
+
+    assert judged(few, encode, None).collapsed == []
+    assert judged(few, constant(1.0), None).collapsed != []
 
 
 def test_the_table_names_what_got_better_and_worse(probe):
