@@ -6,7 +6,10 @@ made in blocks of rows, so that no n x n matrix ever stands in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,7 @@ from hashcli.nearest import nearest
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int32]
+T = TypeVar("T")
 
 _BLOCK_BYTES = 2**27
 
@@ -50,7 +54,8 @@ def shared_neighbor_pairs(lists: Rows, k: int) -> sparse.csr_array:
     members = sparse.csr_array((ones, lists.ravel(), np.arange(n + 1) * width), shape=(n, n))
     reverse = members.T.tocsr()
     kept = np.empty(lists.shape, np.bool_)
-    for rows in _blocks(n, 16 * n):
+
+    def keep(rows: slice) -> None:
         common = (members[rows] @ reverse).toarray()
         common[np.arange(len(common)), np.arange(rows.start, rows.stop)] = -1
         least = np.partition(common, n - k, axis=1)[:, n - k, None]
@@ -59,6 +64,8 @@ def shared_neighbor_pairs(lists: Rows, k: int) -> sparse.csr_array:
         # no row outside the list is nearer than those in it, so that ties go to the list, in its order
         tied = mine == least
         kept[rows] = (mine > least) | (tied & (tied.cumsum(1) <= room))
+
+    _for_blocks(keep, n, 16 * n)
     first, place = np.nonzero(kept)
     return _pairs(first, lists[first, place], n)
 
@@ -104,9 +111,11 @@ def discover(unit: Floats, pairs: sparse.csr_array, threshold: float, k: int) ->
     cannot flood memory; a pair that either row brings in is a pair.
     """
     n = len(unit)
-    found = []
-    for rows in _blocks(n, 16 * n):
-        cosines = unit[rows] @ unit.T
+    multiplying = Lock()  # the product has threads of its own, and who shares them should not decide its last digits
+
+    def found(rows: slice) -> tuple[Rows, Rows]:
+        with multiplying:
+            cosines = unit[rows] @ unit.T
         known = pairs[rows].tocoo()
         cosines[known.row, known.col] = -np.inf
         cosines[np.arange(len(cosines)), np.arange(rows.start, rows.stop)] = -np.inf
@@ -116,8 +125,9 @@ def discover(unit: Floats, pairs: sparse.csr_array, threshold: float, k: int) ->
         alike[crowded] = False
         alike[crowded[:, None], best] = True
         first, second = np.nonzero(alike)
-        found.append((first + rows.start, second))
-    first, second = (np.concatenate(ends) for ends in zip(*found, strict=True))
+        return (first + rows.start).astype(np.int32), second.astype(np.int32)
+
+    first, second = (np.concatenate(ends) for ends in zip(*_for_blocks(found, n, 16 * n), strict=True))
     return _pairs(first, second, n)
 
 
@@ -126,6 +136,14 @@ def _blocks(n: int, row_bytes: int) -> Iterator[slice]:
     step = max(1, _BLOCK_BYTES // max(row_bytes, 1))
     for start in range(0, n, step):
         yield slice(start, min(start + step, n))
+
+
+def _for_blocks(work: Callable[[slice], T], n: int, row_bytes: int) -> list[T]:
+    """What `work` makes of each block of rows, in their order; on two threads, where torch may use as many."""
+    import torch
+
+    with ThreadPoolExecutor(min(2, torch.get_num_threads())) as threads:
+        return list(threads.map(work, _blocks(n, row_bytes)))
 
 
 def _directed(first: NDArray[np.integer], second: NDArray[np.integer], n: int) -> sparse.csr_array:

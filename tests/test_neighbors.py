@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
 from hashcli import graphs, nearest, neighbors
 
@@ -189,3 +190,18 @@ def test_no_step_holds_a_matrix_of_all_photos_by_all_photos(
         tracemalloc.stop()
     assert pairs.nnz and more.nnz
     assert peak < 0.75 * n * n, "not even one byte for each of the n x n pairs"
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_pairs_do_not_depend_on_the_threads_that_find_them(rng: np.random.Generator) -> None:
+    x = unit(rng, 200, 6, 12)
+    threads, made = torch.get_num_threads(), []
+    try:
+        for n_threads in (1, 2):
+            torch.set_num_threads(n_threads)
+            pairs = neighbors.shared_neighbor_pairs(neighbors.neighbor_lists(x, 9), 9)
+            made.append((pairs, neighbors.discover(x, pairs, 0.3, 9)))
+    finally:
+        torch.set_num_threads(threads)
+    for one, two in zip(*made, strict=True):
+        assert one.nnz and (one != two).nnz == 0
