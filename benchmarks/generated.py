@@ -15,7 +15,7 @@ from hashcli.records import Record
 
 NOISE = 13  # of a sensor: makes JPEGs of 12 megapixels some 4.5 MB large
 OCTAVES, FALLOFF = 7, 0.8
-BLOCK = 50_000
+BLOCK = 500_000
 
 
 def scene(seed: int, width: int, height: int, noise: Image.Image) -> Image.Image:

@@ -113,7 +113,7 @@ class Library:
         current = self.current()
         if current is None:
             staged = self.staged()
-            hint = "`hashcli index` completes the hasher that --no-index left" if staged else MAKE_ONE
+            hint = "`hashcli index` completes the hasher that waits to be taken into use" if staged else MAKE_ONE
             if staged and staged.refused:
                 hint = f"{staged.name} was refused; the command that made it takes it with --force"
             raise NoLibraryError(f"the library at {self.folder} has no hasher in use yet", hint)
