@@ -11,7 +11,6 @@ hashcli searches in one thread; `--threads` are those of the others. `pip instal
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -27,7 +26,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from timing import CLOCKS, RESULTS, Row, compared, machine, paired, table, write
+from timing import CLOCKS, RESULTS, Row, among, compared, machine, paired, table, write
 from usearch.index import MetricKind
 from usearch.index import search as usearch
 
@@ -91,11 +90,7 @@ def main() -> None:
 
 def keep(facts: dict[str, Any], rows: Sequence[Row]) -> None:
     """Write these rows beside those measured before: all into results/, the main ones into the README."""
-    before = RESULTS / "search.json"
-    old = json.loads(before.read_text(encoding="utf-8")) if before.exists() else {"rows": [], "machine": facts}
-    new = {(row.what, row.against) for row in rows}
-    every = [*(row for row in (Row(**kept) for kept in old["rows"]) if (row.what, row.against) not in new), *rows]
-    facts = facts | {"load": max(facts["load"], old["machine"]["load"])}
+    facts, every = among("search", facts, rows)
     shown = [row for row in every if row.at_most is not None and "clustered" not in row.what]
     write("search", facts, every, INTRO, shown)
     (RESULTS / "search.md").write_text(f"# Search\n\n{table(every)}\n", encoding="utf-8")

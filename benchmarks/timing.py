@@ -144,6 +144,17 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def among(name: str, facts: dict[str, Any], rows: Sequence[Row]) -> tuple[dict[str, Any], list[Row]]:
+    """These rows behind those of results/NAME.json that they do not measure again; the facts with the higher load."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return facts, list(rows)
+    old = json.loads(path.read_text(encoding="utf-8"))
+    new = {(row.what, row.against) for row in rows}
+    kept = [row for row in (Row(**kept) for kept in old["rows"]) if (row.what, row.against) not in new]
+    return facts | {"load": max(facts["load"], old["machine"]["load"])}, [*kept, *rows]
+
+
 def finish(name: str, facts: Mapping[str, Any], rows: Sequence[Row], intro: str, keep: bool = True) -> None:
     """Print the rows, and keep them unless told not to."""
     print(table(rows))

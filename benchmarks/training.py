@@ -1,7 +1,7 @@
 """Measure what learning costs from cached features: time and memory of graphs and fits, on synthetic collections.
 
     python benchmarks/training.py               everything, into results/training.json and the README's table
-    python benchmarks/training.py --jobs fit    some of it, printed only: refresh, fit, dsah, recall
+    python benchmarks/training.py --jobs fit    some of it, of refresh, fit, dsah, recall; the other figures stay
 
 Features are float16 of 1,280 numbers, clustered, in two domains of 50 classes; they are drawn once and kept in --cache.
 Each measure is made in a process of its own, which counts the memory that features and libraries take.
@@ -206,7 +206,7 @@ def main() -> None:
         drawn(options.cache, domain)
     facts = timing.machine()
     jobs = options.jobs.split(",") if options.jobs else every
-    timing.finish("training", facts, rows(jobs, options.cache, options.rounds), INTRO, keep=not options.jobs)
+    timing.finish("training", *timing.among("training", facts, rows(jobs, options.cache, options.rounds)), INTRO)
 
 
 if __name__ == "__main__":
