@@ -21,7 +21,6 @@ HELD_OUT = {
 TITLES = DEVELOPMENT | HELD_OUT
 METAH_TASKS, METAH_LENGTHS = ("emoji-google-twitter", "emoji-google-fluent", "mnist-usps"), (32, 48, 64)
 LENGTHS, LENGTHS_TASK = (16, 32, 48, 64, 96, 128), "mnist-usps"
-SWEEPS_TASK = "mnist-usps"
 
 README = """\
 Codes of 64 bits on frozen features of the default backbone, every method on the same photos: mean average precision of
@@ -124,7 +123,6 @@ def _sections(found: dict[str, Results]) -> Iterator[Section]:
     titles = {name: title for name, title in DEVELOPMENT.items() if name in found}
     yield "COUPLE, part by part", [(PARTS, tables.compared(found, titles, group("ablation"), Variant("source-only")))]
     yield "COUPLE, one change at a time", [("", tables.compared(found, titles, group("switches"), COUPLE))]
-    titles = {name: title for name, title in titles.items() if name == SWEEPS_TASK}
     sweeps = [name for name in GROUPS if name.startswith("sweep-")]
     yield "COUPLE, sweeps", [("", tables.compared(found, titles, group(name), COUPLE)) for name in sweeps]
 
