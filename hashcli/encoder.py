@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hashcli import codes, onnx_check
 from hashcli.backbones import FILE_NAME, Spec
 from hashcli.errors import DamagedError
-from hashcli.hasher_record import GO_BACK
+from hashcli.hasher_record import GO_BACK, not_written
 from hashcli.onnx_check import Ports
 from hashcli.seals import unreadable
 
@@ -153,7 +153,7 @@ def _contents(path: Path, digest: str | None) -> bytes:
     except OSError as error:
         raise unreadable(str(path), error, GO_BACK) from None
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-        raise DamagedError(f"{path} is not the file that was written", GO_BACK)
+        raise not_written(path)
     return data
 
 

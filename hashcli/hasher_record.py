@@ -27,7 +27,7 @@ def read(path: Path) -> dict[str, Any]:
     record = read_json(path)
     versions.check(record, FORMAT, VERSION, str(path), "a hasher")
     if record.get("digest") != seal(record):
-        raise DamagedError(f"{path} is not the file that was written", GO_BACK)
+        raise not_written(path)
     for name, kind in _FIELDS.items():
         if name not in record or not isinstance(record[name], kind) or isinstance(record[name], bool):
             raise DamagedError(f"{path} is damaged: {name} is {record.get(name)!r}"[:300])
