@@ -33,8 +33,10 @@ class Variant:
         return _settings(self)
 
     def code(self) -> str:
-        """A digest of the file that the method is written in."""
-        return hashlib.blake2b(Path(inspect.getfile(_method(self.method))).read_bytes(), digest_size=8).hexdigest()
+        """A digest of the file that the method is written in, NAME.py, and of its parts beside it, NAME_*.py."""
+        file = Path(inspect.getfile(_method(self.method)))
+        written = b"".join(path.read_bytes() for path in (file, *sorted(file.parent.glob(f"{file.stem}_*.py"))))
+        return hashlib.blake2b(written, digest_size=8).hexdigest()
 
 
 @cache
@@ -129,11 +131,15 @@ GROUPS = {
         _couple("no mixup", manifold_mixup=0, pixel_mixup="off"),
         _couple("mixup not progressive", progressive=0),
         _couple("no pseudo-label loss", target_weight=0),
-        _couple("consistency (Eq. 16)", consistency=1),
+        _couple("no consistency (Eq. 16)", consistency=0),
+        _couple("the share selected does not grow", alpha=0.6, alpha_end=0.6),
     ],
     # filled, so that alpha is what limits the selection
     "sweep-alpha": _sweep("alpha", 0.2, 0.4, 0.6, 0.8, 1, capacity="fill"),
+    "sweep-alpha_end": _sweep("alpha_end", 0.4, 0.6, 0.8, 1, capacity="fill"),
     "sweep-rho": _sweep("rho", 0.1, 0.3, 0.5, 0.8, capacity="rho"),
+    "sweep-reach": _sweep("reach", 0.5, 0.7, 0.8, 0.95),
+    "sweep-consistency": _sweep("consistency", 0, 0.3, 1, 3),
     "sweep-walk_length": _sweep("walk_length", 1, 2, 3, 5),
     "sweep-neighbors": _sweep("neighbors", 3, 5, 10, 20),
     "sweep-target_weight": _sweep("target_weight", 0, 0.3, 1, 3),

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hashcli.method import Run, Task
 from hashcli.settings import Param
 from hashcli.supervised import LabelCodeMethod, LabelCodeSettings
 
 if TYPE_CHECKING:
+    from hashcli_plugins.couple_stage import Stage, Stages
     from torch import Tensor, nn
 
     from hashcli.data import Bank, Batch, DomainBatch, TrainingData
-    from hashcli.graphs import Graph, MutualNeighbors, Pairs
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -36,21 +32,23 @@ class Settings(LabelCodeSettings):
     selector: Annotated[
         str, Param("what ranks targets by reliability", choices=("flow", "pagerank", "margin", "all"))
     ] = "flow"
-    alpha: Annotated[float, Param("share of the targets selected, at most", ge=0, le=1)] = 0.6
-    quota: Annotated[bool, Param("select the share alpha in every predicted class, not overall")] = False
+    alpha: Annotated[float, Param("share of the targets selected at first, at most", ge=0, le=1)] = 0.4
+    alpha_end: Annotated[float, Param("that share in the last epoch; it changes evenly", ge=0, le=1)] = 1.0
+    quota: Annotated[bool, Param("select that share in every predicted class, not overall")] = False
     capacity: Annotated[
-        str, Param("mass put in: a share rho of the capacity, or as little as reaches alpha", choices=("rho", "fill"))
+        str,
+        Param("mass put in: a share rho of the capacity, or as little as selects enough", choices=("rho", "fill")),
     ] = "fill"
     rho: Annotated[float, Param("mass over capacity, at most, in each part of the graph", ge=0.01, le=0.98)] = 0.5
     source_capacity: Annotated[str, Param("what sources can hold back", choices=("same", "zero"))] = "zero"
     pseudo_labels: Annotated[str, Param("where pseudo-labels come from", choices=("head", "propagation"))] = (
         "propagation"
     )
-    reach: Annotated[float, Param("how far labels spread in propagation", ge=0.01, le=0.999)] = 0.8
+    reach: Annotated[float, Param("how far labels spread in propagation", ge=0.01, le=0.999)] = 0.7
     certainty: Annotated[float, Param("power that label probabilities are raised to", ge=0.1, le=100)] = 2.0
     soft_labels: Annotated[bool, Param("train on label probabilities, not on the likeliest label")] = True
     target_weight: Annotated[float, Param("weight of the pseudo-label loss", ge=0)] = 1.0
-    consistency: Annotated[float, Param("weight of the contrast of targets with sources (Eq. 16)", ge=0)] = 0.0
+    consistency: Annotated[float, Param("weight of the contrast of targets with sources (Eq. 16)", ge=0)] = 1.0
     temperature: Annotated[float, Param("temperature of that contrast", ge=0.01, le=10)] = 0.5
     walks: Annotated[int, Param("random walks in an epoch", ge=0)] = 6400
     walk_length: Annotated[int, Param("steps of a walk", ge=1, le=100)] = 3
@@ -69,31 +67,6 @@ class Settings(LabelCodeSettings):
     ] = 0.0
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """Pairs to mix, on the training device: rows in each domain (p,), and the share of the source (p,)."""
-
-    source: Tensor
-    target: Tensor
-    share: Tensor
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one epoch trains on beside the source.
-
-    labels    (n_t, n_classes) label probabilities of all targets
-    selected  (n_t,) which targets are reliable
-    pairs     what to mix; pool: features and label probabilities of photos that were mixed for all of the epoch
-    """
-
-    labels: Tensor
-    selected: Tensor
-    pairs: Mixture
-    bank: Bank
-    pool: tuple[Tensor, Tensor] | None = None
-
-
 class COUPLE(LabelCodeMethod):
     """Flow diffusion selects reliable targets, progressive mixup carries them on (Eqs. 1-25)."""
 
@@ -109,20 +82,17 @@ class COUPLE(LabelCodeMethod):
         self._stage: Stage | None = None
         self._teacher: nn.Module | None = None
         self._data: TrainingData | None = None
-        self._neighbors: MutualNeighbors | None = None  # of the features that `prepare` or `renew` saw
+        self._stages: Stages | None = None  # for the features that `prepare` or `renew` saw
 
     @property
     def wants_pixels(self) -> bool:
         return self.settings.pixel_mixup != "off"
 
     def prepare(self, data: TrainingData, run: Run) -> None:
-        from hashcli import graphs
+        from hashcli_plugins.couple_stage import Stages
 
         self._data, self._device = data, run.device
-        assert data.source is not None and data.target is not None
-        x = graphs.unit_rows(np.concatenate([data.source.features, data.target.features]))
-        self._whitening = graphs.whitening(x, self.settings.whitening) if self.settings.whitening else None
-        self._neighbors = None
+        self._stages = Stages(self.settings, data)
 
     def renew(self, data: TrainingData, run: Run) -> None:
         self.prepare(data, run)
@@ -133,103 +103,20 @@ class COUPLE(LabelCodeMethod):
     def _new_stage(self, epoch: int, bank: Bank, run: Run) -> Stage:
         import torch
 
-        from hashcli import graphs, selection
-
         s = self.settings
-        assert bank.source_features is not None and bank.target_features is not None
-        assert bank.source_relaxed is not None and bank.target_relaxed is not None and bank.source_labels is not None
-        rng = np.random.default_rng([run.seed, epoch])
-        target_relaxed = bank.target_relaxed
-        if self._teacher is not None:
-            target_relaxed = self._teacher(bank.target_features)
-        guess = self.logits(target_relaxed).softmax(1).cpu().double().numpy()
-        labels = bank.source_labels.cpu().numpy()
-        if self._neighbors is None:
-            self._neighbors = self._found_neighbors(bank.source_features, labels, bank.target_features)
-            run.progress.log("neighbors", candidates=self._neighbors.n_candidates)
-        codes = [graphs.unit_rows(relaxed.cpu().numpy()) for relaxed in (bank.source_relaxed, target_relaxed)]
-        graph = self._neighbors.graph(*codes)
-        believed, covered = self._pseudo_labels(graph, labels, guess)
-        believed = (believed / believed.max(axis=1, keepdims=True)) ** s.certainty
-        believed /= believed.sum(axis=1, keepdims=True)
-        score, counts = self._score(graph, guess)
-        selected = selection.select(score, s.alpha, believed.argmax(1) if s.quota else None)
-        inside, outside = graphs.walk_pairs(graph, selected, s.walks, s.walk_length, rng)
-        early = epoch < s.warmup + s.progressive * (s.epochs - s.warmup)
-        run.progress.log(
-            "selection",
-            epoch=epoch,
-            edges=int(graph.weights.nnz // 2),
-            covered=int(covered.sum()),
-            selected=int(selected.sum()),
-            intra=len(inside),
-            inter=len(outside),
-            mixed=len(inside) + (0 if early else len(outside)),
-            **counts,
-        )
-        if not s.soft_labels:
-            hard = np.eye(self.task.n_classes)[believed.argmax(1)]
-            believed = np.where(selected[:, None], hard, believed)
-        device = bank.target_features.device
-        q = torch.from_numpy(believed.astype(np.float32)).to(device)
-        pairs = [inside] if early else [inside, outside]
-        mixture = self._mixture(pairs, device)
-        stage = Stage(q, torch.from_numpy(selected).to(device), mixture, bank)
-        if self.wants_pixels:
-            n = min(s.pixel_pool, len(mixture.share))
-            run.progress.log("pixel mixup", photos=n)
-            if s.pixel_mixup == "pool" and n:
-                chosen = torch.from_numpy(rng.choice(len(mixture.share), n, replace=False))
-                stage = replace(stage, pool=self._mixed_pixels(stage, chosen.to(device)))
-        return stage
-
-    def _found_neighbors(self, source: Tensor, labels: NDArray[np.int64], target: Tensor) -> MutualNeighbors:
-        from hashcli.graphs import MutualNeighbors, unit_rows
-
-        s, w = self.settings, self._whitening
-        x, y = (unit_rows(f if w is None else f @ w) for f in (source.cpu().numpy(), target.cpu().numpy()))
-        return MutualNeighbors(
-            x,
-            labels,
-            y,
-            k=s.neighbors,
-            k_source=s.source_neighbors,
-            code_share=s.code_share,
-            sharpness=s.sharpness,
-        )
-
-    def _pseudo_labels(self, graph: Graph, labels: NDArray[np.int64], guess: Floats) -> tuple[Floats, Bools]:
-        """Label probabilities of the targets (n_t, C), and which of them the graph gave."""
-        from hashcli.graphs import propagate
-
-        if self.settings.pseudo_labels == "head":
-            return guess, np.zeros(len(guess), np.bool_)
-        known = np.zeros((graph.n_source + graph.n_target, self.task.n_classes))
-        known[np.arange(graph.n_source), labels] = 1
-        arrived = propagate(graph, known, follow=self.settings.reach)[graph.n_source :]
-        covered = arrived.sum(1) > 0
-        return np.where(covered[:, None], arrived, guess), covered
-
-    def _score(self, graph: Graph, guess: Floats) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Reliability of the targets (n_t,), positive where there is any, and counts for the log."""
-        from hashcli import selection
-
-        s = self.settings
-        if s.selector == "flow":
-            return selection.by_flow(
-                graph, fill=s.capacity == "fill", alpha=s.alpha, rho=s.rho, sources_hold=s.source_capacity == "same"
-            )
-        if s.selector == "pagerank":
-            return selection.by_pagerank(graph), {}
-        return selection.margins(guess) if s.selector == "margin" else np.ones(graph.n_target), {}
-
-    def _mixture(self, groups: list[Pairs], device: Any) -> Mixture:
-        import torch
-
-        s = self.settings
-        source, target = (np.concatenate([getattr(p, n) for p in groups]) for n in ("source", "target"))
-        share = np.clip(np.concatenate([p.weight for p in groups]), s.least_mix, s.most_mix).astype(np.float32)
-        return Mixture(*(torch.from_numpy(a).to(device) for a in (source, target, share)))
+        assert self._stages is not None and bank.target_features is not None and bank.target_relaxed is not None
+        relaxed = self._teacher(bank.target_features) if self._teacher is not None else bank.target_relaxed
+        guess = self.logits(relaxed).softmax(1).cpu().double().numpy()
+        stage = self._stages.new(epoch, bank, relaxed, guess, run)
+        if not self.wants_pixels:
+            return stage
+        n_pairs = len(stage.pairs.share)
+        n = min(s.pixel_pool, n_pairs)
+        run.progress.log("pixel mixup", photos=n)
+        if s.pixel_mixup != "pool" or not n:
+            return stage
+        rows = torch.from_numpy(np.random.default_rng([run.seed, epoch, 1]).choice(n_pairs, n, replace=False))
+        return replace(stage, pool=self._mixed_pixels(stage, rows.to(relaxed.device)))
 
     def _mixed_pixels(self, stage: Stage, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Features and label probabilities of the photos that these pairs give, mixed (Eqs. 20, 21)."""
