@@ -52,7 +52,7 @@ TUNING = """\
 Settings of each method that learns, on the development tasks, with seeds that no other table has; the first line of
 each table is what the default was before. Labels of the target's queries compared these settings; no training saw
 them. What they share with COUPLE, head, steps and label codes, is as COUPLE has it. COUPLE's twelve lines stand for
-about sixty that were looked at while it was built, most of them with other seeds; no rival had that many."""
+about a hundred that were looked at while it was built, most of them with other seeds; no rival had that many."""
 PARTS = """\
 Flow, mixups and mean teacher are added to pseudo-labels one by one. All else is as in the default, which is V6: soft
 pseudo-labels, by propagation on the graph."""

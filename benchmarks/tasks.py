@@ -13,6 +13,7 @@ from typing import Any
 import demo_data
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
 
 from hashcli import backbones
 from hashcli.backbones import ExportedBackbone
@@ -85,12 +86,32 @@ def render_mat(file: Path, folder: Path) -> None:
         demo_data.write(folder / domain, demo_data.by_digit(pixels, digits, np.arange(len(digits))))
 
 
+def render_contours(file: Path, folder: Path) -> None:
+    """200 photos of each class as they are, and 200 others as dark contours on white paper: a large shift of domain."""
+    with np.load(file) as table:
+        images, labels, names, train = (table[name] for name in ("images", "labels", "class_names", "train"))
+    for number, name in enumerate(names):
+        rows = train[labels[train] == number]
+        for domain, chosen in (("photos", rows[:200]), ("contours", rows[200:400])):
+            (folder / domain / str(name)).mkdir(parents=True)
+            for row in chosen:
+                photo = Image.fromarray(images[row])
+                photo = photo if domain == "photos" else _contours(photo)
+                photo.convert("RGB").save(folder / domain / str(name) / f"{row:05d}.png")
+
+
+def _contours(photo: Image.Image) -> Image.Image:
+    larger = photo.resize((56, 56), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(0.7))
+    return ImageOps.invert(ImageOps.autocontrast(larger.filter(ImageFilter.FIND_EDGES)))
+
+
 # What the photos are made from, a file below --data or one of this folder, and who makes them.
 WRITERS: dict[str, tuple[str | Path, Callable[[Path, Path], None]]] = {
     "demo": (Path(demo_data.__file__), write_demo),
     "emoji": ("emoji.tar", unpack),
     "digits": ("digits.tar", unpack),
     "usps": ("MNIST_vs_USPS.mat", render_mat),
+    "contours": ("fashion.npz", render_contours),
 }
 TASKS = {
     task.name: task
@@ -102,6 +123,7 @@ TASKS = {
         Task("mnist-optdigits", "MNIST → optdigits", "digits", "digits/mnist", "digits/optdigits"),
         Task("mnist-usps", "MNIST → USPS", "usps", "mnist", "usps"),
         Task("usps-mnist", "USPS → MNIST", "usps", "usps", "mnist"),
+        Task("fashion-contours", "fashion, photos → contours", "contours", "photos", "contours"),
     )
 }
 

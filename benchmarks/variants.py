@@ -140,11 +140,11 @@ GROUPS = {
     "sweep-alpha_end": _sweep("alpha_end", 0.4, 0.7, 1, capacity="fill"),
     "sweep-rho": _sweep("rho", 0.3, 0.5, 0.8, capacity="rho"),
     "sweep-reach": _sweep("reach", 0.5, 0.7, 0.8, 0.95),
-    "sweep-consistency": _sweep("consistency", 0, 0.3, 1, 3),
+    "sweep-consistency": _sweep("consistency", 0, 0.5, 1, 3),
     "sweep-temperature": _sweep("temperature", 0.2, 0.5, 1),
     "sweep-walk_length": _sweep("walk_length", 1, 3, 5),
     "sweep-neighbors": _sweep("neighbors", 5, 10, 20),
-    "sweep-target_weight": _sweep("target_weight", 0, 0.3, 1, 3),
+    "sweep-target_weight": _sweep("target_weight", 0, 1, 2, 4),
     "sweep-manifold_mixup": _sweep("manifold_mixup", 0, 0.3, 1, 3),
     "sweep-least_mix": _sweep("least_mix", 0.3, 0.5, 0.7),
     # twelve tries for each method that adapts, six for what is beneath all of them and for METAH's form
@@ -178,10 +178,10 @@ GROUPS = {
         *(("tanh", 10, 0.8, 0.3, 3, 0.1), ("tanh", 10, 0.8, 0.3, 0, 0.1), ("tanh", 10, 0.8, 0.3, 1, 0.3)),
     ),
     "tune-couple": _tries(
-        *("couple", "alpha alpha_end reach consistency"),
-        *((0.6, 0.6, 0.8, 0), (0.6, 0.6, 0.8, 1), (0.6, 1, 0.8, 1), (1, 1, 0.8, 1), (0.4, 1, 0.7, 1), (0.6, 1, 0.7, 1)),
-        *((0.6, 0.6, 0.7, 1), (0.4, 1, 0.7, 0), (0.4, 1, 0.7, 3), (0.4, 1, 0.5, 1), (0.4, 1, 0.8, 1)),
-        *((0.4, 0.8, 0.7, 1),),
+        *("couple", "alpha alpha_end reach consistency target_weight"),
+        *((0.6, 0.6, 0.8, 0, 1), (0.6, 0.6, 0.8, 1, 1), (0.6, 1, 0.8, 1, 1), (1, 1, 0.8, 1, 1), (0.4, 1, 0.7, 1, 1)),
+        *((0.6, 0.6, 0.7, 1, 1), (0.4, 1, 0.7, 0, 1), (0.4, 1, 0.7, 0.3, 1), (0.4, 1, 0.7, 1, 2)),
+        *((0.4, 1, 0.7, 0.5, 2), (0.4, 1, 0.7, 1, 4), (0.6, 0.6, 0.8, 0.5, 2)),
     ),
     "tune-tah": _tries(
         *("metah", "likelihood pairwise domain quantization"),

@@ -47,8 +47,8 @@ class Settings(LabelCodeSettings):
     reach: Annotated[float, Param("how far labels spread in propagation", ge=0.01, le=0.999)] = 0.7
     certainty: Annotated[float, Param("power that label probabilities are raised to", ge=0.1, le=100)] = 2.0
     soft_labels: Annotated[bool, Param("train on label probabilities, not on the likeliest label")] = True
-    target_weight: Annotated[float, Param("weight of the pseudo-label loss", ge=0)] = 1.0
-    consistency: Annotated[float, Param("weight of the contrast of targets with sources (Eq. 16)", ge=0)] = 1.0
+    target_weight: Annotated[float, Param("weight of the pseudo-label loss", ge=0)] = 2.0
+    consistency: Annotated[float, Param("weight of the contrast of targets with sources (Eq. 16)", ge=0)] = 0.5
     temperature: Annotated[float, Param("temperature of that contrast", ge=0.01, le=10)] = 0.5
     walks: Annotated[int, Param("random walks in an epoch", ge=0)] = 6400
     walk_length: Annotated[int, Param("steps of a walk", ge=1, le=100)] = 3
