@@ -65,7 +65,7 @@ def drawn(cache: Path, domain: int) -> tuple[Features, NDArray[np.int64]]:
 
 
 def refresh(cache: Path, n: int) -> Callable[[], object]:
-    """One renewal of COUPLE's graph and of what spreads on it, n photos in each domain, as in a fit's second epoch."""
+    """One renewal of COUPLE's graph and of what spreads on it, n photos in each domain, as in a fit's last epoch, which fills most."""
     import torch
 
     from hashcli import registry
@@ -92,7 +92,7 @@ def refresh(cache: Path, n: int) -> Callable[[], object]:
             relaxed = [torch.cat([head(block) for block in x.split(8192)]) for x in features]
             bank = Bank(features[0], relaxed[0], features[1], relaxed[1], torch.from_numpy(classes))
             method.prepare(data, Run(0))
-            method.begin_epoch(method.settings.warmup, bank, Run(0))
+            method.begin_epoch(method.settings.epochs - 1, bank, Run(0))
 
     return renew
 
