@@ -65,7 +65,7 @@ def drawn(cache: Path, domain: int) -> tuple[Features, NDArray[np.int64]]:
 
 
 def refresh(cache: Path, n: int) -> Callable[[], object]:
-    """One renewal of COUPLE's graph and of what spreads on it, n photos in each domain, as in a fit's last epoch, which fills most."""
+    """One renewal of COUPLE's graph and of what spreads on it, n photos in each domain: a fit's last, the fullest."""
     import torch
 
     from hashcli import registry
