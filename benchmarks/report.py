@@ -49,10 +49,11 @@ the method selected in its last epoch. The deviation of a mean over tasks is tha
 
 Defaults were chosen by the cross mAP on the two development tasks, for COUPLE from more settings than for the others
 (last section); all learned methods have one head (two layers, 512 hidden units), 300 steps of 128 photos of each
-domain, and AdamW at one rate. The other four tasks were run once the defaults were settled. COUPLE's have settled three times. The second recipe, Eq. 16 at full
-weight, lost single-domain mAP on a task that is held out (MNIST → optdigits). For the third, which is tabled, *fashion,
-photos → contours* was made, a third task to develop on, of as large a shift; so the held-out tasks have decided that
-much. All that the first two said of COUPLE is gone from these tables, and in the history of this project."""
+domain, and AdamW at one rate. The other four tasks were run once the defaults were settled. COUPLE's have settled
+three times. The second recipe, Eq. 16 at full weight, lost single-domain mAP on a task that is held out (MNIST →
+optdigits). For the third, which is tabled, *fashion, photos → contours* was made, a third task to develop on, of as
+large a shift; so the held-out tasks have decided that much. All that the first two said of COUPLE is gone from these
+tables, and in the history of this project."""
 TUNING = """\
 Settings of each method that learns, on the development tasks, with seeds that no other table has; the first line of
 each table is what the default was before. Labels of the target's queries compared these settings; no training saw
