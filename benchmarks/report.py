@@ -146,8 +146,9 @@ def _tuned(tuning: dict[str, Results]) -> Iterator[Section]:
     tabled = []
     if tuning.keys() >= DEVELOPMENT.keys():
         for name in (name for name in GROUPS if name.startswith("tune-")):
-            tabled.append(("", tables.compared(tuning, DEVELOPMENT, group(name), group(name)[0])))
-    yield "How defaults were chosen", [(TUNING, tabled[0][1]), *tabled[1:]] if tabled else []
+            if table := tables.compared(tuning, DEVELOPMENT, group(name), group(name)[0]):
+                tabled.append(("" if tabled else TUNING, table))
+    yield "How defaults were chosen", tabled
 
 
 def _title(results: Results) -> str:
