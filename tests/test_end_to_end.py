@@ -132,7 +132,7 @@ def test_adapting_again_reads_no_photo(own):
     script = (
         "import sys; from hashcli import cli\n"
         "def watch(event, arguments):\n"
-        "    starts = event == 'subprocess.Popen' and 'hashcli' in str(arguments[1])\n"  # PyTorch with CUDA asks ldconfig
+        "    starts = event == 'subprocess.Popen' and 'hashcli' in str(arguments[1])\n"  # not PyTorch's own
         "    if starts or (event == 'open' and str(arguments[0]).endswith('.png')):\n"
         "        print('READ', event, arguments[:2])\n"
         "sys.addaudithook(watch)\n"
