@@ -137,16 +137,16 @@ GROUPS = {
     ],
     # filled, so that alpha is what limits the selection
     "sweep-alpha": _sweep("alpha", 0.2, 0.4, 0.6, 1, capacity="fill"),
-    "sweep-alpha_end": _sweep("alpha_end", 0.4, 0.7, 1, capacity="fill"),
-    "sweep-rho": _sweep("rho", 0.3, 0.5, 0.8, capacity="rho"),
+    "sweep-alpha_end": _sweep("alpha_end", 0.4, 0.6, 0.8, 1, capacity="fill"),
+    "sweep-rho": _sweep("rho", 0.1, 0.3, 0.5, 0.8, capacity="rho"),
     "sweep-reach": _sweep("reach", 0.5, 0.7, 0.8, 0.95),
     "sweep-consistency": _sweep("consistency", 0, 0.5, 1, 3),
-    "sweep-temperature": _sweep("temperature", 0.2, 0.5, 1),
-    "sweep-walk_length": _sweep("walk_length", 1, 3, 5),
-    "sweep-neighbors": _sweep("neighbors", 5, 10, 20),
+    "sweep-temperature": _sweep("temperature", 0.1, 0.2, 0.5, 1),
+    "sweep-walk_length": _sweep("walk_length", 1, 2, 3, 5),
+    "sweep-neighbors": _sweep("neighbors", 3, 5, 10, 20),
     "sweep-target_weight": _sweep("target_weight", 0, 1, 2, 4),
     "sweep-manifold_mixup": _sweep("manifold_mixup", 0, 0.3, 1, 3),
-    "sweep-least_mix": _sweep("least_mix", 0.3, 0.5, 0.7),
+    "sweep-least_mix": _sweep("least_mix", 0, 0.3, 0.5, 0.7),
     # twelve tries for each method that adapts, six for what is beneath all of them and for METAH's form
     "tune-source-only": _tries(
         *("source-only", "label_codes scale margin quantization"),
