@@ -122,18 +122,20 @@ def _nearly(queries: Floats, gallery: Floats, k: int, n_candidates: int, *, with
     n_candidates = min(n_candidates, len(gallery) - within)
     n_groups, size = _grouping(len(gallery), n_candidates)
     left, right = _reduction(queries, gallery)
-    asked: Floats = queries @ left
-    reduced: Floats = np.zeros((size * n_groups, REDUCED), np.float32)
-    reduced[: len(gallery)] = gallery @ right
+    asked = torch.from_numpy(queries @ left)
+    reduced = torch.zeros(REDUCED, size * n_groups)
+    reduced[:, : len(gallery)] = torch.from_numpy((gallery @ right).T)
     rows = np.empty((len(queries), k), np.int64)
     values = np.empty((len(queries), k), np.float32)
     asking, all_rows = torch.from_numpy(queries), torch.from_numpy(gallery)
-    for block in _blocks(len(queries), 4 * len(reduced), BLOCK_BYTES):
-        similarity = asked[block] @ reduced.T
-        similarity[:, len(gallery) :] = -np.inf
+    blocks = _blocks(len(queries), 4 * reduced.shape[1], BLOCK_BYTES)
+    room = torch.empty(blocks[0].stop, reduced.shape[1])  # new pages for each block take longer than the product
+    for block in blocks:  # by PyTorch alone: threads of another library's products would wait in a loop beside it
+        similarity = torch.mm(asked[block], reduced, out=room[: block.stop - block.start])
+        similarity[:, len(gallery) :] = -torch.inf
         if within:
-            _leave_out_self(similarity, block.start)
-        candidates = _largest(torch.from_numpy(similarity), n_candidates, n_groups)
+            _leave_out_self(similarity.numpy(), block.start)
+        candidates = _largest(similarity, n_candidates, n_groups)
         for part in _blocks(len(candidates), 4 * gallery.shape[1] * n_candidates, GATHERED_BYTES):
             here = slice(block.start + part.start, block.start + part.stop)
             best = _compared(candidates[part], asking[here], all_rows).topk(k, sorted=False)

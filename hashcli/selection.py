@@ -38,7 +38,8 @@ def by_flow(
         capacity[: graph.n_source] = 0.0
     mass = _poured(graph)
     if fill:
-        flow, _ = diffusion.fill(graph, mass, capacity, alpha)
+        rounds = 8 if alpha < 1 else 0  # all that can be reached is reached with the most
+        flow, _ = diffusion.fill(graph, mass, capacity, alpha, rounds=rounds)
     else:
         flow = diffusion.diffuse(graph, diffusion.limited(graph, mass, capacity, rho), capacity)
     score = flow.score[graph.n_source :]
