@@ -57,8 +57,9 @@ tables, and in the history of this project."""
 TUNING = """\
 Settings of each method that learns, on the development tasks, with seeds that no other table has; the first line of
 each table is what the default was before. Labels of the target's queries compared these settings; no training saw
-them. What they share with COUPLE, head, steps and label codes, is as COUPLE has it. Its own defaults were chosen
-from about a hundred settings that were looked at while it was built; no rival had that many."""
+them. The best mean of a table is the method's default, if it is ahead of what was the default by more than 0.2. What
+they share with COUPLE, head, steps and label codes, is as COUPLE has it. Its own defaults were chosen from about a
+hundred settings that were looked at while it was built; no rival had that many."""
 PARTS = """\
 Flow, mixups and mean teacher are added to pseudo-labels one by one. All else is as in the default, which is V6: soft
 pseudo-labels, by propagation on the graph."""

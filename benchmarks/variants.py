@@ -103,6 +103,7 @@ GROUPS = {
     "metah": [
         Variant("source-only"),
         Variant("metah", ("classification=0", "entropy=0"), "TAH form: no classifier, no entropy"),
+        Variant("metah", ("classification=0", "entropy=0", "domain=0.1"), "TAH form with its own best settings"),
         Variant("metah", ("entropy=0",), "METAH-e: no entropy"),
         Variant("metah", (), "METAH"),
     ],

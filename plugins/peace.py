@@ -25,7 +25,7 @@ class Settings(LabelCodeSettings):
     warmup: Annotated[int, Param("epochs on the source alone, before targets take part", ge=0)] = 1
     adversary: Annotated[float, Param("weight of the domain discriminator", ge=0)] = 0.1
     discriminator: Annotated[int, Param("width of the discriminator and of what it sees", ge=1, le=65536)] = 256
-    alignment: Annotated[float, Param("weight of target class means lying at the label codes", ge=0)] = 1.0
+    alignment: Annotated[float, Param("weight of target class means lying at the label codes", ge=0)] = 0.3
     target_weight: Annotated[float, Param("weight of target codes being sure of their class", ge=0)] = 0.1
     sharpness: Annotated[float, Param("scale of the cosine that class probabilities come from", ge=0.1, le=1000)] = 20.0
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class Settings(LabelCodeSettings):
     """Chosen on the benchmark's development tasks, as every rival's (benchmarks/results/quality.md)."""
 
-    warmup: Annotated[int, Param("epochs on the source alone, before targets take part", ge=0)] = 1
+    warmup: Annotated[int, Param("epochs on the source alone, before targets take part", ge=0)] = 3
     alpha: Annotated[float, Param("share of the targets trusted, the surest ones", ge=0, le=1)] = 0.6
-    soft_labels: Annotated[bool, Param("train on label probabilities, not on the likeliest label")] = True
-    target_weight: Annotated[float, Param("weight of the pseudo-label loss", ge=0)] = 1.0
+    soft_labels: Annotated[bool, Param("train on label probabilities, not on the likeliest label")] = False
+    target_weight: Annotated[float, Param("weight of the pseudo-label loss", ge=0)] = 0.3
 
 
 class SelfTraining(LabelCodeMethod):

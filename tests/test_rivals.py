@@ -224,7 +224,7 @@ def test_codes_of_a_learning_rival_find_photos_of_the_same_class(method):
         (SelfTraining, {"target_weight": 0.0}),
         (SelfTraining, {"alpha": 0.2}),
         (SelfTraining, {"alpha": 0.0}),
-        (SelfTraining, {"soft_labels": False}),
+        (SelfTraining, {"soft_labels": True}),
         (SelfTraining, {"warmup": 2}),
         (DAH, {"discrepancy": 0.0}),
         (DAH, {"entropy": 0.0}),
@@ -267,7 +267,7 @@ def test_a_learning_rival_takes_a_single_target_photo(method):
 
 def test_self_training_trusts_the_surest_share_after_the_warm_up():
     data, _ = clouds()
-    events = fitted(SelfTraining, data, alpha=0.25)[2]
+    events = fitted(SelfTraining, data, alpha=0.25, warmup=1)[2]
     assert [e for name, e in events if name == "selection"] == [{"epoch": k, "selected": 12} for k in (1, 2, 3)]
 
 
