@@ -103,7 +103,7 @@ GROUPS = {
     "metah": [
         Variant("source-only"),
         Variant("metah", ("classification=0", "entropy=0"), "TAH form: no classifier, no entropy"),
-        Variant("metah", ("classification=0", "entropy=0", "domain=0.1"), "TAH form with its own best settings"),
+        Variant("metah", ("classification=0", "entropy=0", "pairwise=1", "domain=0.1"), "TAH form, its best settings"),
         Variant("metah", ("entropy=0",), "METAH-e: no entropy"),
         Variant("metah", (), "METAH"),
     ],
@@ -148,7 +148,7 @@ GROUPS = {
     "sweep-target_weight": _sweep("target_weight", 0, 1, 2, 4),
     "sweep-manifold_mixup": _sweep("manifold_mixup", 0, 0.3, 1, 3),
     "sweep-least_mix": _sweep("least_mix", 0, 0.3, 0.5, 0.7),
-    # twelve tries for each method that adapts, six for what is beneath all of them and for METAH's form
+    # twelve tries for each method that adapts, twenty for METAH, six for what is beneath all and for METAH's form
     "tune-source-only": _tries(
         *("source-only", "label_codes scale margin quantization"),
         *(("hadamard", 8, 0, 0.01), ("hadamard", 4, 0, 0.01), ("hadamard", 16, 0, 0.01)),
@@ -172,11 +172,17 @@ GROUPS = {
         *((0.1, 0.3, 0.1, 1),),
     ),
     "tune-metah": _tries(
-        *("metah", "likelihood classification domain entropy diversity entropy_start"),
-        *(("sigmoid", 10, 0.8, 0.3, 1, 0.1), ("tanh", 10, 0.8, 0.3, 1, 0.1), ("tanh", 10, 0.1, 0.3, 1, 0.1)),
-        *(("tanh", 10, 0.1, 1, 1, 0.1), ("tanh", 10, 0.8, 1, 1, 0.1), ("tanh", 2, 0.1, 0.3, 1, 0.1)),
-        *(("tanh", 30, 0.8, 0.3, 1, 0.1), ("tanh", 10, 2, 0.3, 1, 0.1), ("tanh", 10, 0.8, 0.1, 1, 0.1)),
-        *(("tanh", 10, 0.8, 0.3, 3, 0.1), ("tanh", 10, 0.8, 0.3, 0, 0.1), ("tanh", 10, 0.8, 0.3, 1, 0.3)),
+        *("metah", "likelihood classification domain entropy diversity entropy_start pairwise quantization"),
+        *(("sigmoid", 10, 0.8, 0.3, 1, 0.1, 1, 0.1), ("tanh", 10, 0.8, 0.3, 1, 0.1, 1, 0.1)),
+        *(("tanh", 10, 0.1, 0.3, 1, 0.1, 1, 0.1), ("tanh", 10, 0.1, 1, 1, 0.1, 1, 0.1)),
+        *(("tanh", 10, 0.8, 1, 1, 0.1, 1, 0.1), ("tanh", 2, 0.1, 0.3, 1, 0.1, 1, 0.1)),
+        *(("tanh", 30, 0.8, 0.3, 1, 0.1, 1, 0.1), ("tanh", 10, 2, 0.3, 1, 0.1, 1, 0.1)),
+        *(("tanh", 10, 0.8, 0.1, 1, 0.1, 1, 0.1), ("tanh", 10, 0.8, 0.3, 3, 0.1, 1, 0.1)),
+        *(("tanh", 10, 0.8, 0.3, 0, 0.1, 1, 0.1), ("tanh", 10, 0.8, 0.3, 1, 0.3, 1, 0.1)),
+        *(("tanh", 10, 0.8, 0.3, 1, 0.1, 3, 0.1), ("tanh", 10, 0.8, 0.3, 1, 0.1, 1, 1)),
+        *(("tanh", 10, 0.8, 1, 1, 0.1, 3, 0.1), ("tanh", 10, 0.8, 0.3, 1, 0.1, 10, 0.1)),
+        *(("tanh", 1, 0.1, 0.3, 1, 0.1, 1, 0.1), ("tanh", 1, 0.1, 1, 1, 0.1, 1, 0.1)),
+        *(("tanh", 2, 0.1, 0.3, 1, 0.1, 3, 0.1), ("tanh", 1, 0.8, 0.1, 1, 0.1, 10, 0.1)),
     ),
     "tune-tah": _tries(
         *("metah", "likelihood pairwise domain quantization"),

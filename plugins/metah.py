@@ -29,7 +29,7 @@ class Settings(GradientSettings):
     centering: Annotated[str, Param("mean taken off the features", choices=("none", "pooled", "per_domain"))] = (
         "per_domain"
     )
-    pairwise: Annotated[float, Param("weight of the similarity of pairs", ge=0)] = 1.0
+    pairwise: Annotated[float, Param("weight of the similarity of pairs", ge=0)] = 3.0
     likelihood: Annotated[
         str, Param("how the likelihood of being similar falls with distance", choices=("sigmoid", "tanh"))
     ] = "tanh"
