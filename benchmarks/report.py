@@ -19,7 +19,7 @@ HELD_OUT = {
     "usps-mnist": "USPS → MNIST",
 }
 TITLES = DEVELOPMENT | HELD_OUT
-LARGE_SHIFT = {"fashion-contours": "fashion, photos → contours"}
+LARGE_SHIFT = {name: TASKS[name].title for name in ("fashion-contours",)}
 METAH_TASKS, METAH_LENGTHS = ("emoji-google-twitter", "emoji-google-fluent", "mnist-usps"), (32, 48, 64)
 LENGTHS, LENGTHS_TASK = (16, 32, 48, 64, 96, 128), "mnist-usps"
 
@@ -53,7 +53,8 @@ domain, and AdamW at one rate. The other four tasks were run once the defaults w
 three times. The second recipe, Eq. 16 at full weight, lost single-domain mAP on a task that is held out (MNIST →
 optdigits). For the third, which is tabled, *fashion, photos → contours* was made, a third task to develop on, of as
 large a shift; so the held-out tasks have decided that much. All that the first two said of COUPLE is gone from these
-tables, and in the history of this project."""
+tables, and in the history of this project. The defaults of self-training, PEACE and METAH have settled twice, by the
+development tasks alone, and what the first said is gone likewise."""
 TUNING = """\
 Settings of each method that learns, on the development tasks, with seeds that no other table has; the first line of
 each table is what the default was before. Labels of the target's queries compared these settings; no training saw

@@ -30,16 +30,18 @@ def by_flow(
 ) -> tuple[Floats, dict[str, int | float]]:
     """What arrives at the targets (n_t,) when sources pour in mass, and counts for the log (COUPLE, Eqs. 1-5).
 
-    fill          pour in as little as reaches the share `alpha` of the targets; else `rho` of the capacity, at most
+    fill          pour in as little as reaches the share `alpha` of the targets, and as much as `diffusion.fill`
+                  ever does where that is all of them; else `rho` of the capacity, at most
     sources_hold  whether sources can hold mass back as targets can, half of the mean degree each
     """
     capacity = np.full(graph.n_source + graph.n_target, graph.degrees.mean() / 2)
     if not sources_hold:
         capacity[: graph.n_source] = 0.0
     mass = _poured(graph)
-    if fill:
-        rounds = 8 if alpha < 1 else 0  # all that can be reached is reached with the most
-        flow, _ = diffusion.fill(graph, mass, capacity, alpha, rounds=rounds)
+    if fill and alpha < 1:
+        flow, _ = diffusion.fill(graph, mass, capacity, alpha)
+    elif fill:  # all that can be reached is reached with the most, so no less is tried
+        flow, _ = diffusion.fill(graph, mass, capacity, alpha, rounds=0)
     else:
         flow = diffusion.diffuse(graph, diffusion.limited(graph, mass, capacity, rho), capacity)
     score = flow.score[graph.n_source :]
